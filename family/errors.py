@@ -1,0 +1,23 @@
+"""The errors of the shared vocabulary. Each text says what was wrong, what was expected and what to do.
+
+    FamilialError
+    ├── SpecError        a family specification is malformed or contradicts itself
+    ├── ManifestError    a bundle's manifest is missing, malformed or of another version
+    └── BundleError      a file that the manifest lists is missing, truncated or altered
+"""
+
+
+class FamilialError(Exception):
+    """Base of every error that this project raises for a user to read; its text is safe to print."""
+
+
+class SpecError(FamilialError):
+    """A family specification is malformed; the text names the field."""
+
+
+class ManifestError(FamilialError):
+    """A manifest is missing, malformed or of another schema version; the text names the field."""
+
+
+class BundleError(FamilialError):
+    """A file of a bundle is missing, truncated or altered; the text names the file."""
