@@ -1,0 +1,84 @@
+"""Standard decoder graphs from ONNX Runtime GenAI's model builder, read back as parts.
+
+Attention, its fused kernels and the quantization of the weights are the builder's; the project cuts its graphs and
+never writes attention itself.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+
+from exporter.errors import ExportError
+from exporter.graphs import Part, Tensor
+
+MODEL_FILE = "model.onnx"
+
+
+def build(folder: Path, precision: str, options: Mapping[str, object]) -> Part:
+    """The builder's graph of the Hugging Face model in `folder`. `precision` is the builder's: `fp32` or `int4`."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="built-") as out, quiet() as said:
+        builder = _builder()
+        source = str(folder)
+        try:
+            extra = builder.parse_extra_options(source, source, out, precision, "cpu", out + "/cache", [])
+            extra.update(options)
+            builder.create_model(source, source, out, precision, "cpu", out + "/cache", **extra)
+        except Exception as error:
+            last = said.getvalue().strip().splitlines()[-1:]
+            raise ExportError(f"the model builder of onnxruntime-genai failed: {error} {' '.join(last)}") from error
+        return _read(Path(out) / MODEL_FILE)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Keep what libraries print to themselves; yields what they said."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield said
+
+
+def _builder() -> ModuleType:
+    """The builder module; its folder is on the import path only while it is imported, as its imports are absolute."""
+    found = importlib.util.find_spec("onnxruntime_genai")
+    if found is None or not found.submodule_search_locations:
+        raise ExportError("onnxruntime-genai is not installed; run: pip install 'familial[export]'")
+    folder = str(Path(next(iter(found.submodule_search_locations))) / "models")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module("builder")
+    finally:
+        sys.path.remove(folder)
+
+
+def _read(path: Path) -> Part:
+    model = onnx.load(str(path), load_external_data=False)
+    data: dict[str, memoryview] = {}
+    weights = {}
+    for tensor in model.graph.initializer:
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        if where:
+            name = where["location"]
+            if name not in data:
+                data[name] = memoryview((path.parent / name).read_bytes())
+            start = int(where.get("offset", 0))
+            content = data[name][start : start + int(where["length"])]
+        else:
+            content = memoryview(raw_bytes(tensor))
+        weights[tensor.name] = Tensor(tensor.data_type, tuple(tensor.dims), content)
+    return Part(list(model.graph.node), weights)
+
+
+def raw_bytes(tensor: Any) -> bytes:
+    """A tensor's content as it lies in a file, whichever field of the proto holds it."""
+    if tensor.HasField("raw_data"):
+        return bytes(tensor.raw_data)
+    return onnx.numpy_helper.to_array(tensor).tobytes()

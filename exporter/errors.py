@@ -1,0 +1,7 @@
+"""What can go wrong in an export, told to a user."""
+
+from family.errors import FamilialError
+
+
+class ExportError(FamilialError):
+    """A family cannot be exported, or what was written does not pass its checks. Nothing was left behind."""

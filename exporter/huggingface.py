@@ -1,0 +1,52 @@
+"""Writes what the model builder reads: plain Hugging Face folders of the base, and of a branch as a one-layer model."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from family.errors import FamilialError
+from training.model import FamilyModel
+
+PLACEHOLDER_VOCAB = 8
+"""Rows of the embedding of a branch's model, which its graph leaves out."""
+
+
+def save_base(family: FamilyModel, tokenizer: Any, folder: Path) -> Path:
+    """The whole base model. Its position tables get a row more than the context, for attention's dummy row."""
+    family.base.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _set_positions(folder, family.spec.context + 1)
+    return folder
+
+
+def save_branch(family: FamilyModel, g: int, tokenizer: Any, folder: Path) -> Path:
+    """Exit g's branch as a standard model of one layer: its block and its norm, with a placeholder for an embedding."""
+    base: Any = family.base.model
+    branch: Any = family.branches[str(g)]
+    config = copy.deepcopy(base.config)
+    config.num_hidden_layers, config.vocab_size = 1, PLACEHOLDER_VOCAB
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = None
+    with torch.device("meta"):
+        model: Any = type(base)(config)
+    model.model.embed_tokens = torch.nn.Embedding(PLACEHOLDER_VOCAB, config.hidden_size)
+    model.lm_head = torch.nn.Linear(config.hidden_size, PLACEHOLDER_VOCAB, bias=False)
+    model.tie_weights()
+    model.model.layers = torch.nn.ModuleList([branch.block])
+    model.model.norm = branch.norm
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _set_positions(folder, family.spec.context + 1)
+    return folder
+
+
+def _set_positions(folder: Path, positions: int) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    rope = (config.get("rope_parameters") or {}).get("rope_type", "default")
+    if rope != "default":
+        raise FamilialError(f"rope type {rope!r} is not supported; expected 'default'")
+    config["max_position_embeddings"] = positions
+    path.write_text(json.dumps(config), encoding="utf-8")
