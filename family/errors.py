@@ -1,9 +1,9 @@
 """The errors of the shared vocabulary. Each text says what was wrong, what was expected and what to do.
 
-    FamilialError
-    ├── SpecError        a family specification is malformed or contradicts itself
-    ├── ManifestError    a bundle's manifest is missing, malformed or of another version
-    └── BundleError      a file that the manifest lists is missing, truncated or altered
+FamilialError
+├── SpecError        a family specification is malformed or contradicts itself
+├── ManifestError    a bundle's manifest is missing, malformed or of another version
+└── BundleError      a file that the manifest lists is missing, truncated or altered
 """
 
 

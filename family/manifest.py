@@ -184,9 +184,7 @@ def load_manifest(bundle: Path) -> Manifest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ManifestError(
-            f"{path}: no such file; give the directory that export-family wrote"
-        ) from None
+        raise ManifestError(f"{path}: no such file; give the directory that export-family wrote") from None
     except ValueError as error:
         raise ManifestError(f"{path}: not JSON ({error}); export the bundle again") from None
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -6,6 +6,7 @@ trunk's state after layer l_g and adds a branch, a norm and the LM head; the las
 
 import json
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from family.errors import SpecError
@@ -77,7 +78,7 @@ class FamilySpec:
         layers = [e.layer for e in self.exits]
         if not layers or layers[-1] != self.n_layers:
             raise FieldError("exits", f"the last exit must be after the last layer, {self.n_layers}; got {layers}")
-        if layers[0] < 1 or any(a >= b for a, b in zip(layers, layers[1:], strict=False)):
+        if layers[0] < 1 or any(a >= b for a, b in pairwise(layers)):
             raise FieldError("exits", f"layers must be positive and rise, got {layers}")
         for g, exit_ in enumerate(self.exits):
             if exit_.branch not in BRANCH_KINDS:

@@ -1,0 +1,1 @@
+"""Commands: `relay` and `relay-node`. They parse before anything heavy is imported."""

@@ -1,0 +1,102 @@
+"""`relay`: generate text through a relay, and see what the relay is made of."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from relay.cli.common import DEFAULT_NODE, Palette, address, positive, run, seconds, wants_colour
+
+
+def main() -> None:
+    """Entry point of the `relay` command."""
+    arguments = _parser().parse_args()
+    run(lambda: arguments.command(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="relay", description="Ask a relay of nodes for text.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    generate = commands.add_parser("generate", help="continue a prompt, token by token")
+    generate.add_argument("prompt", help="the text to continue, or with --chat what the user says")
+    generate.add_argument("--chat", action="store_true", help="wrap the prompt in the model's chat template")
+    generate.add_argument("--max-tokens", type=positive, default=128, metavar="N", help="default: 128")
+    which = generate.add_mutually_exclusive_group()
+    which.add_argument("--exit", type=positive, metavar="G", help="decide every token at exit G; default: the deepest")
+    which.add_argument("--schedule", type=int, metavar="SEED", help="draw an exit for every token from SEED")
+    generate.add_argument("--timeout", type=seconds, metavar="S", help="seconds for the whole text, over every hop")
+    generate.set_defaults(command=_generate)
+
+    describe = commands.add_parser("describe", help="the nodes of the chain: segments, precision, memory, traffic")
+    describe.set_defaults(command=_describe)
+
+    for command in (generate, describe):
+        command.add_argument(
+            "--node",
+            type=address,
+            default=DEFAULT_NODE,
+            metavar="HOST:PORT",
+            help=f"entry node; default: {DEFAULT_NODE}",
+        )
+        command.add_argument("--json", action="store_true", help="one JSON object per line")
+    return parser
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from relay.client.sync import RelayClient
+    from relay.client.types import GenerateOptions, Prompt
+    from relay.policy import ExitSchedule, FixedExit
+
+    options = GenerateOptions(max_tokens=arguments.max_tokens)
+    if arguments.exit is not None:
+        options["policy"] = FixedExit(arguments.exit)
+    if arguments.schedule is not None:
+        options["policy"] = ExitSchedule(arguments.schedule)
+    if arguments.timeout is not None:
+        options["timeout"] = arguments.timeout
+    prompt: Prompt = [{"role": "user", "content": arguments.prompt}] if arguments.chat else arguments.prompt
+    palette = Palette(wants_colour(sys.stdout))
+    with RelayClient(arguments.node) as client:
+        stream = client.generate(prompt, **options)
+        for token in stream:
+            if arguments.json:
+                fields = {key: value for key, value in asdict(token).items() if key != "logits"}
+                _write(json.dumps(fields, ensure_ascii=False) + "\n")
+            else:
+                _write(palette.paint(token.tier, token.text))
+        finish = stream.finish
+        if finish is not None and arguments.json:
+            _write(json.dumps(asdict(finish)) + "\n")
+        elif finish is not None:
+            _write("\n")
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from relay.client.sync import RelayClient
+
+    with RelayClient(arguments.node) as client:
+        nodes = client.describe()
+    for node in nodes:
+        if arguments.json:
+            _write(json.dumps(asdict(node)) + "\n")
+            continue
+        served = f"{node.segments[0]}-{node.segments[-1]}" if len(node.segments) > 1 else str(node.segments[0])
+        _write(
+            f"{node.tier}: {node.family}, segments {served} of {node.granularity}, {node.precision}, "
+            f"context {node.context}, {node.rss_bytes / 2**20:.0f} MiB, {node.sessions} sessions\n"
+            f"  export {node.export_fingerprint[:12]}, "
+            f"{'chunk-invariant' if node.chunk_invariant else 'NOT chunk-invariant on this machine'}, version {node.version}\n"
+        )
+        if node.upstream:
+            state = (
+                f"not reached: {node.upstream_error}"
+                if node.upstream_error
+                else (f"{node.messages_sent} messages, {node.rows_sent} rows, {node.bytes_sent / 2**20:.2f} MiB sent")
+            )
+            _write(f"  upstream {node.upstream}: {state}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

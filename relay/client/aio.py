@@ -1,0 +1,122 @@
+"""`AsyncRelayClient`: the client SDK, written once; `RelayClient` runs it on a thread."""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Unpack
+
+from grpc import aio
+
+from relay.client import types
+from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
+from relay.errors import InvalidRequestError, from_rpc
+from relay.policy import FixedExit, Policy
+from relay.v1 import relay_pb2 as pb
+from relay.v1 import relay_pb2_grpc as rpc
+
+CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 << 20),)
+DESCRIBE_TIMEOUT_S = 5.0
+
+
+class Generation:
+    """A text under way: iterate for its tokens; `finish` is set when it is complete.
+
+    Leaving the iteration early and closing (`aclose`) cancels every hop.
+    """
+
+    def __init__(
+        self, stub: rpc.RelayAsyncStub, address: str, request: pb.GenerateRequest, timeout: float | None
+    ) -> None:
+        self.session = request.session
+        """Names the text in every node's log."""
+        self.finish: Finish | None = None
+        self._address = address
+        self._call = stub.Generate(request, timeout=timeout)
+        self._tokens = self._read()
+
+    def __aiter__(self) -> AsyncIterator[Token]:
+        return self._tokens
+
+    async def aclose(self) -> None:
+        """Cancel what is still under way."""
+        self._call.cancel()
+
+    async def _read(self) -> AsyncIterator[Token]:
+        try:
+            async for event in self._call:
+                if event.HasField("token"):
+                    yield types.token(event.token)
+                else:
+                    self.finish = types.finish(event.finish)
+        except aio.AioRpcError as error:
+            raise from_rpc(error, self._address) from None
+        finally:
+            self._call.cancel()
+
+
+class AsyncRelayClient:
+    """A client of the node that serves segment 1. Raises `relay.RelayError` and its kinds, never a gRPC error."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        """HOST:PORT of the entry node."""
+        self._channel = aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self._stub = rpc.RelayAsyncStub(self._channel)
+
+    async def __aenter__(self) -> "AsyncRelayClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; texts under way are cancelled on every node."""
+        await self._channel.close()
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
+        """Continue a text, token ids or a conversation. The request is sent at once; iterate for the tokens."""
+        request = pb.GenerateRequest(
+            session=options.get("session") or uuid.uuid4().hex,
+            max_tokens=options.get("max_tokens", 0),
+            logits=options.get("logits", False),
+            ignore_stop=options.get("ignore_stop", False),
+        )
+        _set_prompt(request, prompt)
+        if (policy := options.get("policy")) is not None:
+            _set_policy(request.policy, policy)
+        return Generation(self._stub, self.address, request, options.get("timeout"))
+
+    async def describe(self, timeout: float = DESCRIBE_TIMEOUT_S) -> tuple[Node, ...]:
+        """The entry node and those upstream of it, in relay order."""
+        try:
+            reply = await self._stub.Describe(pb.DescribeRequest(), timeout=timeout)
+        except aio.AioRpcError as error:
+            raise from_rpc(error, self.address) from None
+        return tuple(types.node(message) for message in reply.nodes)
+
+
+def _set_prompt(request: pb.GenerateRequest, prompt: Prompt) -> None:
+    if isinstance(prompt, str):
+        request.text = prompt
+        return
+    request.ids.SetInParent()
+    for item in prompt:
+        if isinstance(item, Mapping):
+            if not {"role", "content"} <= item.keys():
+                raise InvalidRequestError(f"a turn needs 'role' and 'content', got {sorted(item)}")
+            request.chat.turns.add(role=item["role"], content=item["content"])
+        elif item >= 0:
+            request.ids.ids.append(item)
+        else:
+            raise InvalidRequestError(f"token id {item} is negative")
+
+
+def _set_policy(message: pb.Policy, policy: Policy) -> None:
+    if isinstance(policy, FixedExit):
+        if policy.exit < 1:
+            raise InvalidRequestError(f"exit {policy.exit} is unknown; exits count from 1")
+        message.exit = policy.exit
+    else:
+        message.schedule.seed = policy.seed

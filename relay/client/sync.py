@@ -1,0 +1,109 @@
+"""`RelayClient`: the blocking face of `AsyncRelayClient`, which runs on an event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+from relay.client.aio import DESCRIBE_TIMEOUT_S, AsyncRelayClient
+from relay.client.aio import Generation as AsyncGeneration
+from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay-client", daemon=True)
+        self._thread.start()
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # KeyboardInterrupt too: stop the work, not only the wait
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Generation:
+    """A text under way: iterate for its tokens; `finish` is set when it is complete."""
+
+    def __init__(self, loop: _Loop, stream: AsyncGeneration) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._tokens = self._read()
+
+    @property
+    def session(self) -> str:
+        return self._stream.session
+
+    @property
+    def finish(self) -> Finish | None:
+        return self._stream.finish
+
+    def __iter__(self) -> Iterator[Token]:
+        return self._tokens
+
+    def close(self) -> None:
+        """Cancel what is still under way, on every node."""
+        self._loop.wait(self._stream.aclose())
+
+    def _read(self) -> Iterator[Token]:
+        tokens = aiter(self._stream)
+        end = object()
+
+        async def step() -> Token | object:
+            return await anext(tokens, end)
+
+        try:
+            while isinstance(token := self._loop.wait(step()), Token):
+                yield token
+        finally:
+            self.close()
+
+
+class RelayClient:
+    """A client of the node that serves segment 1, for code without an event loop."""
+
+    def __init__(self, address: str) -> None:
+        self._loop = _Loop()
+        self._client = self._loop.wait(_open(address))
+
+    def __enter__(self) -> "RelayClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; texts under way are cancelled on every node."""
+        self._loop.wait(self._client.close())
+        self._loop.stop()
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
+        """Continue a text, token ids or a conversation; iterate for the tokens."""
+
+        async def start() -> AsyncGeneration:
+            return self._client.generate(prompt, **options)
+
+        return Generation(self._loop, self._loop.wait(start()))
+
+    def describe(self, timeout: float = DESCRIBE_TIMEOUT_S) -> tuple[Node, ...]:
+        """The entry node and those upstream of it, in relay order."""
+        return self._loop.wait(self._client.describe(timeout))
+
+
+async def _open(address: str) -> AsyncRelayClient:
+    return AsyncRelayClient(address)

@@ -1,0 +1,93 @@
+"""One ONNX graph of a bundle and the views that sessions open on it.
+
+Key and value buffers belong to the view; the graph reads and writes them in place. They have one slot more than the
+context, for attention's dummy row. Memory is taken by the system only where a position was written.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from family.manifest import Graph
+from family.spec import FamilySpec
+from relay.log import Rows
+from relay.messages import Logits
+
+_CPU = "cpu"
+
+
+def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession:
+    """Open a graph's files. Threads stop spinning after each forward, so several graphs share the cores."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(bundle / graph.files[0]), options, providers=["CPUExecutionProvider"])
+
+
+class _Cache:
+    """The key and value buffers of one view, bound to a graph once."""
+
+    def __init__(self, session: ort.InferenceSession, kv_layers: int, spec: FamilySpec) -> None:
+        self.binding = session.io_binding()
+        shape = (1, spec.kv_heads, spec.context + 1, spec.head_dim)
+        self._buffers: list[NDArray[np.float32]] = []
+        for layer in range(kv_layers):
+            for name in ("key", "value"):
+                buffer = np.empty(shape, np.float32)
+                self._buffers.append(buffer)  # keeps the memory that the binding points to
+                pointer = buffer.ctypes.data
+                self.binding.bind_input(f"past_{name}_{layer}", _CPU, 0, np.float32, shape, pointer)
+                self.binding.bind_output(f"present_{name}_{layer}", _CPU, 0, np.float32, shape, pointer)
+        self._session = session
+        self._has_attention = kv_layers > 0
+
+    def run(self, inputs: dict[str, NDArray[np.generic]], output: str, out: NDArray[np.float32], total: int) -> None:
+        """One forward over positions up to `total` - 1 into `out`."""
+        if self._has_attention:
+            inputs["seqlens_k"] = np.array([total - 1], np.int32)
+            inputs["total_sequence_length"] = np.array(total, np.int32)
+        for name, array in inputs.items():
+            self.binding.bind_cpu_input(name, array)
+        self.binding.bind_output(output, _CPU, 0, np.float32, out.shape, out.ctypes.data)
+        self._session.run_with_iobinding(self.binding)
+
+
+class OrtSegmentView:
+    """A trunk segment's view for one session."""
+
+    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec) -> None:
+        self._cache = _Cache(session, graph.kv_layers, spec)
+        self._input = "input_ids" if graph.index == 1 else "rows_in"
+        self._d_model = spec.d_model
+
+    def run(self, rows: Rows | NDArray[np.int64], past: int) -> Rows:
+        """Consume rows (q, d_model), or ids (q,) for segment 1, at positions past..; returns (q, d_model)."""
+        count = len(rows)
+        out = np.empty((1, count, self._d_model), np.float32)
+        self._cache.run({self._input: np.ascontiguousarray(rows)[None]}, "rows_out", out, past + count)
+        made: Rows = out[0]
+        return made
+
+
+class OrtExitView:
+    """An exit's view for one session: branch, norm and head."""
+
+    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec) -> None:
+        self._cache = _Cache(session, graph.kv_layers, spec)
+        self._vocab_size = spec.vocab_size
+        self.has_cache = graph.kv_layers > 0
+
+    def run(self, rows: Rows, past: int, wanted: int) -> Logits:
+        """Consume rows (q, d_model) at positions past..; the logits of the last `wanted` of them, (wanted, vocab)."""
+        count = len(rows)
+        out = np.empty((wanted, self._vocab_size), np.float32)
+        inputs: dict[str, NDArray[np.generic]] = {
+            "rows_in": np.ascontiguousarray(rows)[None],
+            "wanted": np.arange(count - wanted, count, dtype=np.int64),
+        }
+        self._cache.run(inputs, "logits", out, past + count)
+        return out

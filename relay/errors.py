@@ -1,0 +1,156 @@
+"""Every error of the relay: what a user reads, and how it crosses the wire. One class per code.
+
+RelayError                     (a family.FamilialError: its text is safe to print)
+├── InvalidRequestError        the request cannot be served as it is
+│   ├── PromptTooLongError     more tokens than the context holds
+│   └── UnknownExitError       the family has no such exit
+├── PeerMismatchError          the upstream serves another family or export, or other segments
+├── NoUpstreamError            the exit lies upstream and this node has no upstream
+├── NotReadyError              the node is still loading, or is shutting down
+├── UnreachableError           nothing answers at the address
+├── BusyError                  the node holds as many sessions as it may
+├── TimeoutExceededError       the deadline passed; every hop was told
+├── ConfigurationError         a node cannot start as it was told to (never crosses the wire)
+└── InternalError              a defect; the details are in the node's log only
+"""
+
+from typing import ClassVar
+
+import grpc
+from grpc import aio
+
+from family.errors import FamilialError
+
+CODE_KEY = "relay-code"
+"""Trailing metadata key that carries the code of an error."""
+
+
+class RelayError(FamilialError):
+    """Base of every error that the relay raises."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+
+
+class InvalidRequestError(RelayError):
+    """The request cannot be served as it is; the text says what to change."""
+
+    code = "invalid-request"
+    status = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class PromptTooLongError(InvalidRequestError):
+    """The prompt has more tokens than the context holds."""
+
+    code = "prompt-too-long"
+
+
+class UnknownExitError(InvalidRequestError):
+    """The family has no such exit."""
+
+    code = "unknown-exit"
+
+
+class PeerMismatchError(RelayError):
+    """The upstream serves another family, another export of it, or segments that do not continue this node's."""
+
+    code = "peer-mismatch"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class NoUpstreamError(RelayError):
+    """The wanted exit lies upstream of a node that has no upstream."""
+
+    code = "no-upstream"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class NotReadyError(RelayError):
+    """The node is still loading its graphs, or it is shutting down."""
+
+    code = "not-ready"
+    status = grpc.StatusCode.UNAVAILABLE
+
+
+class UnreachableError(RelayError):
+    """Nothing answers at an address, or the connection broke and could not be made again."""
+
+    code = "unreachable"
+    status = grpc.StatusCode.UNAVAILABLE
+
+
+class BusyError(RelayError):
+    """The node holds as many sessions as it may."""
+
+    code = "busy"
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class TimeoutExceededError(RelayError):
+    """The end-to-end timeout passed; every hop was told to stop."""
+
+    code = "timeout"
+    status = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class ConfigurationError(RelayError):
+    """A node cannot start as it was told to."""
+
+    code = "configuration"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class InternalError(RelayError):
+    """A defect of the node; the client gets no details, the node's log has them."""
+
+    code = "internal"
+
+
+CATALOGUE: dict[str, type[RelayError]] = {
+    cls.code: cls
+    for cls in (
+        InvalidRequestError,
+        PromptTooLongError,
+        UnknownExitError,
+        PeerMismatchError,
+        NoUpstreamError,
+        NotReadyError,
+        UnreachableError,
+        BusyError,
+        TimeoutExceededError,
+        ConfigurationError,
+        InternalError,
+    )
+}
+"""Code to class; a test proves it complete."""
+
+_FOREIGN: dict[grpc.StatusCode, type[RelayError]] = {
+    grpc.StatusCode.UNAVAILABLE: UnreachableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TimeoutExceededError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: BusyError,
+    grpc.StatusCode.UNIMPLEMENTED: UnreachableError,
+}
+"""Statuses that gRPC itself makes, without a code of ours."""
+
+
+def public(error: BaseException, session: str) -> RelayError:
+    """The error that may leave a server: ours as it is, anything else without its text."""
+    if isinstance(error, RelayError):
+        return error
+    if isinstance(error, FamilialError):
+        return InvalidRequestError(str(error))
+    return InternalError(f"the node failed on session {session}; its log has the details under this id")
+
+
+def from_rpc(error: aio.AioRpcError, address: str) -> RelayError:
+    """Our error for one that came over gRPC from `address`."""
+    trailing = dict(error.trailing_metadata() or ())
+    known = CATALOGUE.get(str(trailing.get(CODE_KEY, "")))
+    if known is not None:
+        return known(error.details() or "")
+    foreign = _FOREIGN.get(error.code())
+    if foreign is UnreachableError:
+        return UnreachableError(f"no relay node answers at {address}; start one there, or correct the address")
+    if foreign is TimeoutExceededError:
+        return TimeoutExceededError("the timeout passed before the text was complete; give a larger timeout")
+    return (foreign or InternalError)(f"the node at {address} failed: {error.code().name}")

@@ -1,0 +1,111 @@
+"""The logs of a session at one node. Pure: no I/O, no clock, no kernels.
+
+`History` is the node's record of which positions it has consumed: their chain values. `RowLog` holds the rows of one
+boundary, in position order. Whatever reads a boundary keeps a cursor into it; going back is lowering cursors.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+"""Hidden states, shape (q, d_model)."""
+
+_FIRST_CAPACITY = 64
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The chain value of a position, for finding where two histories part."""
+
+    position: int
+    chain: bytes
+
+
+class History:
+    """Chain values of positions 0..len - 1, in order."""
+
+    def __init__(self, genesis: bytes) -> None:
+        self._genesis = genesis
+        self._values: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def value(self, position: int) -> bytes:
+        """The chain value of a position; -1 is the start."""
+        return self._genesis if position < 0 else self._values[position]
+
+    def values(self, start: int, end: int) -> list[bytes]:
+        """The chain values of positions start..end - 1."""
+        return self._values[start:end]
+
+    def continues(self, base: int, anchor: bytes) -> bool:
+        """Whether rows from `base` on, after the position whose value is `anchor`, continue what is here."""
+        return base <= len(self) and self.value(base - 1) == anchor
+
+    def truncate(self, length: int) -> None:
+        """Forget positions from `length` on."""
+        del self._values[length:]
+
+    def append(self, values: Sequence[bytes]) -> None:
+        """Add the values of the next positions."""
+        self._values.extend(values)
+
+    def marks(self) -> tuple[Mark, ...]:
+        """Values at the end, then twice as far back each time: enough for `common` to find a shared position."""
+        return tuple(Mark(position, self._values[position]) for position in _steps_back(len(self)))
+
+    def common(self, marks: Sequence[Mark]) -> int:
+        """How many leading positions surely agree with the history that `marks` came from."""
+        agreed = (m.position + 1 for m in marks if m.position < len(self) and self._values[m.position] == m.chain)
+        return max(agreed, default=0)
+
+
+def _steps_back(length: int) -> Iterator[int]:
+    step = 1
+    while step <= length:
+        yield length - step
+        step *= 2
+
+
+class RowLog:
+    """The rows of one boundary: positions 0..len - 1."""
+
+    def __init__(self, width: int) -> None:
+        self._buffer = np.empty((_FIRST_CAPACITY, width), np.float32)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def rows(self, start: int, end: int) -> Rows:
+        """Rows start..end - 1, a view that the next append may move: use it at once."""
+        assert 0 <= start <= end <= self._length
+        return self._buffer[start:end]
+
+    def truncate(self, length: int) -> None:
+        """Forget rows from `length` on."""
+        self._length = min(self._length, length)
+
+    def append(self, rows: Rows) -> None:
+        """Add the rows of the next positions, shape (q, width)."""
+        needed = self._length + len(rows)
+        if needed > len(self._buffer):
+            grown = np.empty((max(needed, 2 * len(self._buffer)), self._buffer.shape[1]), np.float32)
+            grown[: self._length] = self._buffer[: self._length]
+            self._buffer = grown
+        self._buffer[self._length : needed] = rows
+        self._length = needed
+
+
+def pieces(start: int, end: int, most: int, last: int = 0) -> Iterator[tuple[int, int]]:
+    """Cut positions start..end - 1 into runs of at most `most`, but leave the final `last` of them in one run."""
+    while end - start > max(most, last):
+        stop = min(start + most, end - last)
+        yield start, stop
+        start = stop
+    if start < end:
+        yield start, end

@@ -1,0 +1,69 @@
+"""The nouns of the one verb between a node and its upstream. See DESIGN in ARCHITECTURE.md, "A session is a log".
+
+Arrays are not copied: whoever makes a message does not change its arrays afterwards.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relay.log import Mark, Rows
+
+Logits = NDArray[np.float32]
+"""Shape (w, vocab_size)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an exit is asked about the last `want` rows that it has been given."""
+
+    exit: int
+    """The exit that decides, counted from 1."""
+    want: int
+    """Rows at the end that want an answer; 0: consume only."""
+    drafts: tuple[int, ...] = ()
+    """Ids proposed for the positions after the answered rows, the last one's excepted: want - 1 of them, or none."""
+    logits: bool = False
+    """Whether the answer carries the logits."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Rows of consecutive positions with their chain values, and a question about the last of them."""
+
+    base: int
+    """Position of the first row."""
+    anchor: bytes
+    """Chain value of position base - 1."""
+    chain: tuple[bytes, ...]
+    """Chain value of each row."""
+    rows: Rows | NDArray[np.int64]
+    """Hidden states, shape (q, d_model); at boundary 0 token ids, shape (q,)."""
+    question: Question
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows were consumed. Without a wanted row, tokens are empty."""
+
+    cached: int
+    """Rows that the node's first segment has consumed."""
+    tokens: tuple[int, ...] = ()
+    """The accepted drafts and one more."""
+    confidence: tuple[float, ...] = ()
+    """Largest probability behind each token."""
+    exit: int = 0
+    tier: str = ""
+    engine_ms: float = 0.0
+    """Engine time of this node and those upstream for this message."""
+    logits: Logits | None = field(default=None, compare=False)
+    """A row per token; only if asked for."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Nothing was consumed: rows before the message's base are missing, or are of another history."""
+
+    cached: int
+    marks: tuple[Mark, ...]

@@ -1,0 +1,1 @@
+"""The daemon: one tier's part of a family, served over gRPC."""

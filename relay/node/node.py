@@ -1,0 +1,147 @@
+"""`Node`: what one process serves, and how its sessions open. No gRPC server here; `servicers` and `serve` add it."""
+
+import asyncio
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from grpc import aio
+
+from family.manifest import Manifest
+from relay import chain
+from relay.engine.engine import BundleEngine
+from relay.errors import PeerMismatchError
+from relay.hop import Hop, Transport
+from relay.node.config import NodeConfig
+from relay.node.sessions import Sessions
+from relay.node.text import TextCodec
+from relay.node.upstream import CHANNEL_OPTIONS, GrpcTransport, Traffic
+from relay.session import Session
+from relay.v1 import relay_pb2 as pb
+from relay.v1 import relay_pb2_grpc as rpc
+
+F32_BYTES = 4
+
+
+class Node:
+    """One tier's part of a family. Made on the event loop that serves it."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        manifest: Manifest,
+        engine: BundleEngine,
+        text: TextCodec | None,
+        chunk_invariant: bool,
+    ) -> None:
+        self.config = config
+        self.manifest = manifest
+        self.engine = engine
+        self.text = text
+        """Present where segment 1 is."""
+        self.chunk_invariant = chunk_invariant
+        self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
+        self.traffic = Traffic()
+        self._genesis = chain.genesis(manifest.export_fingerprint)
+        self._channel = aio.insecure_channel(config.upstream, CHANNEL_OPTIONS) if config.upstream else None
+
+    @property
+    def first_segment(self) -> int:
+        return self.engine.segments[0]
+
+    @property
+    def last_segment(self) -> int:
+        return self.engine.segments[-1]
+
+    @property
+    def deepest_exit(self) -> int:
+        """The deepest exit that this node can hope to reach."""
+        return self.manifest.spec.granularity if self._channel else self.last_segment
+
+    @property
+    def peer(self) -> pb.Peer:
+        """How this node introduces itself upstream."""
+        return pb.Peer(
+            tier=self.config.tier,
+            family_fingerprint=self.manifest.family_fingerprint,
+            export_fingerprint=self.manifest.export_fingerprint,
+            boundary=self.last_segment,
+        )
+
+    def open_session(self, name: str) -> Session:
+        """A fresh session, with its way upstream if there is one; nothing is sent before an exit there is asked."""
+        upstream = None
+        if self._channel is not None and self.last_segment < self.manifest.spec.granularity:
+            stub = rpc.HopAsyncStub(self._channel)
+            address = self.config.upstream or ""
+
+            async def connect() -> Transport:
+                return GrpcTransport(stub, address, name, self.peer, self.traffic, self._remaining_s(name))
+
+            upstream = Hop(connect, self.engine.d_model * F32_BYTES)
+        return Session(self.engine, self._genesis, self.config.tier, upstream)
+
+    def check_peer(self, peer: pb.Peer) -> None:
+        """Raise `PeerMismatchError` unless the sender's rows mean here what they mean there."""
+        mine = self.peer
+        if peer.boundary != self.first_segment - 1:
+            raise PeerMismatchError(
+                f"tier {peer.tier!r} sends rows after segment {peer.boundary}, but tier {mine.tier!r} begins with "
+                f"segment {self.first_segment}; correct --upstream, --tier or --segments of one of the two"
+            )
+        for kind in ("family", "export"):
+            theirs, ours = getattr(peer, f"{kind}_fingerprint"), getattr(mine, f"{kind}_fingerprint")
+            if theirs != ours:
+                raise PeerMismatchError(
+                    f"tier {peer.tier!r} has {kind} {theirs[:12]}, tier {mine.tier!r} has {kind} {ours[:12]}; "
+                    "copy the same bundle to both nodes"
+                )
+
+    async def describe(self, timeout_s: float) -> list[pb.Node]:
+        """This node and those upstream of it, as far as they answer within `timeout_s`."""
+        spec = self.manifest.spec
+        me = pb.Node(
+            tier=self.config.tier,
+            version=version("familial"),
+            first_segment=self.first_segment,
+            last_segment=self.last_segment,
+            granularity=spec.granularity,
+            family=spec.name,
+            family_fingerprint=self.manifest.family_fingerprint,
+            export_fingerprint=self.manifest.export_fingerprint,
+            precision=self.manifest.precision,
+            context=spec.context,
+            chunk_invariant=self.chunk_invariant,
+            sessions=len(self.sessions),
+            rss_bytes=resident_bytes(),
+            sent=pb.Traffic(messages=self.traffic.messages, rows=self.traffic.rows, bytes=self.traffic.bytes),
+            upstream=self.config.upstream or "",
+        )
+        if self._channel is None:
+            return [me]
+        try:
+            reply = await rpc.RelayAsyncStub(self._channel).Describe(pb.DescribeRequest(), timeout=timeout_s)
+            return [me, *reply.nodes]
+        except aio.AioRpcError as error:
+            me.upstream_error = f"{error.code().name.lower().replace('_', ' ')}"
+            return [me]
+
+    async def close(self) -> None:
+        """Free every session and the engine's thread."""
+        await self.sessions.close_all()
+        if self._channel is not None:
+            await self._channel.close()
+        self.engine.close()
+
+    def _remaining_s(self, name: str) -> float | None:
+        deadline = self.sessions.deadline(name)
+        return None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGESIZE")

@@ -1,0 +1,115 @@
+"""From a configuration to a serving process: load, self-test, report ready, drain on SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from family.manifest import Manifest, load_manifest
+from relay.engine.engine import BundleEngine
+from relay.engine.selftest import is_chunk_invariant
+from relay.errors import ConfigurationError
+from relay.node.config import NodeConfig, segments_of
+from relay.node.node import Node
+from relay.node.servicers import HopServicer, Readiness, RelayServicer
+from relay.node.text import TextCodec
+from relay.v1 import relay_pb2_grpc as rpc
+
+log = logging.getLogger("relay.node")
+
+SERVER_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20))
+HEALTH_SERVICES = ("", "relay.v1.Relay", "relay.v1.Hop")
+
+
+class NodeServer:
+    """One node's gRPC server. `start` returns when it is ready; `stop` drains it."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.port = 0
+        """The bound port, after `start`."""
+        self._readiness = Readiness()
+        self._health = health.aio.HealthServicer()
+        self._server: aio.Server | None = None
+
+    @property
+    def node(self) -> Node:
+        """The node, after `start`."""
+        return self._readiness.ready()
+
+    async def start(self) -> None:
+        """Bind, load, self-test, report ready. Raises `ConfigurationError`, `ManifestError` or `BundleError`."""
+        manifest = load_manifest(self.config.bundle)
+        segments = segments_of(self.config, manifest)
+        self._server = await self._bind()
+        loading = asyncio.get_running_loop().run_in_executor(None, _load, self.config, manifest, segments)
+        try:
+            engine, text, invariant = await loading
+        except BaseException:
+            await self._server.stop(None)
+            raise
+        self._readiness.node = Node(self.config, manifest, engine, text, invariant)
+        await self._report(serving=True)
+        if not invariant:
+            log.warning(
+                "the kernels of this machine are not chunk-invariant: results may differ in the last bit with how rows "
+                "are cut into forwards; replay of the same rows stays exact to rounding"
+            )
+
+    async def stop(self) -> None:
+        """Refuse new work, let running requests finish for `drain_s`, free everything."""
+        self._readiness.draining = True
+        await self._report(serving=False)
+        if self._server is not None:
+            await self._server.stop(self.config.drain_s)
+        if self._readiness.node is not None:
+            await self._readiness.node.close()
+
+    async def _bind(self) -> aio.Server:
+        server = aio.server(options=SERVER_OPTIONS)
+        rpc.add_RelayServicer_to_server(RelayServicer(self._readiness), server)
+        rpc.add_HopServicer_to_server(HopServicer(self._readiness), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        await self._report(serving=False)
+        try:
+            self.port = server.add_insecure_port(self.config.listen)
+        except RuntimeError:
+            raise ConfigurationError(
+                f"cannot listen on {self.config.listen}: the port is in use, or the address is not of this machine; "
+                "choose another with --listen HOST:PORT"
+            ) from None
+        await server.start()
+        return server
+
+    async def _report(self, *, serving: bool) -> None:
+        known = health_pb2.HealthCheckResponse
+        status = known.SERVING if serving else known.NOT_SERVING
+        for service in HEALTH_SERVICES:
+            await self._health.set(service, status)
+
+
+def _load(
+    config: NodeConfig, manifest: Manifest, segments: tuple[int, ...]
+) -> tuple[BundleEngine, TextCodec | None, bool]:
+    """The slow part of the start: verify and open files, run the self-test."""
+    engine = BundleEngine(config.bundle, manifest, segments, config.threads or os.cpu_count() or 1)
+    text = TextCodec(config.bundle, manifest) if segments[0] == 1 else None
+    return engine, text, is_chunk_invariant(engine, manifest.spec.vocab_size)
+
+
+async def serve(config: NodeConfig, ready: Callable[[NodeServer], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. `ready` is called once the node answers."""
+    server = NodeServer(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await server.start()
+    ready(server)
+    await stop.wait()
+    log.info("draining: running requests have %.0f s", config.drain_s)
+    await server.stop()

@@ -1,0 +1,88 @@
+"""The sessions that come to a node from downstream, and how long they live."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relay.errors import BusyError
+from relay.fence import Fence
+from relay.messages import Answer, Behind
+from relay.session import Session
+
+
+@dataclass
+class Held:
+    """A session, the fence before it, and when it may be freed."""
+
+    session: Session
+    fence: Fence[Answer | Behind] = field(default_factory=Fence)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a message of any of its streams is being answered."""
+    streams: int = 0
+    """Streams that serve it now; two for a moment, when a new one takes over from one that hangs."""
+    deadline: float | None = None
+    """Loop time at which the newest stream ends; the way upstream ends with it."""
+    expiry: asyncio.TimerHandle | None = None
+    """Set while no stream serves the session."""
+
+
+class Sessions:
+    """All sessions of a node. A stream that breaks leaves its session for `grace_s`, one that is closed frees it."""
+
+    def __init__(self, open_session: Callable[[str], Session], most: int, grace_s: float) -> None:
+        self._open_session = open_session
+        self._most = most
+        self._grace_s = grace_s
+        self._held: dict[str, Held] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._held
+
+    def deadline(self, name: str) -> float | None:
+        """Loop time at which the session's newest stream ends, if it has an end."""
+        held = self._held.get(name)
+        return held.deadline if held is not None else None
+
+    def enter(self, name: str, deadline: float | None) -> Held:
+        """A stream begins: its session, opened if it is new. Raises `BusyError` when the node is full."""
+        held = self._held.get(name)
+        if held is None:
+            if len(self._held) >= self._most:
+                raise BusyError(
+                    f"the node holds {self._most} sessions, as many as it may; try again later, or raise --max-sessions"
+                )
+            held = self._held[name] = Held(self._open_session(name))
+        if held.expiry is not None:
+            held.expiry.cancel()
+            held.expiry = None
+        held.streams += 1
+        held.deadline = deadline
+        return held
+
+    def leave(self, name: str, held: Held) -> None:
+        """A stream broke: if it was the last, the session is freed when its grace is over."""
+        held.streams -= 1
+        if held.streams == 0 and self._held.get(name) is held:
+            held.expiry = asyncio.get_running_loop().call_later(self._grace_s, self._expire, name, held)
+
+    async def close(self, name: str, held: Held) -> None:
+        """Free a session, here and upstream."""
+        if self._held.get(name) is held:
+            del self._held[name]
+            await held.session.close()
+
+    async def close_all(self) -> None:
+        """Free every session: the node stops."""
+        for name, held in list(self._held.items()):
+            if held.expiry is not None:
+                held.expiry.cancel()
+            await self.close(name, held)
+
+    def _expire(self, name: str, held: Held) -> None:
+        task = asyncio.ensure_future(self.close(name, held))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

@@ -1,0 +1,86 @@
+"""gRPC streams to the next node, and what was sent over them."""
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc
+from grpc import aio
+
+from relay import wire
+from relay.errors import CODE_KEY, NotReadyError, from_rpc
+from relay.fence import Stale
+from relay.hop import Envelope
+from relay.messages import Answer, Behind
+from relay.v1 import relay_pb2 as pb
+from relay.v1 import relay_pb2_grpc as rpc
+
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 64 << 20),
+)
+
+
+@dataclass
+class Traffic:
+    """Sent upstream since the node's start; written by every `GrpcTransport` of the node."""
+
+    messages: int = 0
+    rows: int = 0
+    bytes: int = 0
+    """Size of the messages as protocol buffers."""
+
+
+class GrpcTransport:
+    """One session's stream to the upstream node."""
+
+    def __init__(
+        self,
+        stub: rpc.HopAsyncStub,
+        address: str,
+        session: str,
+        peer: pb.Peer,
+        traffic: Traffic,
+        timeout_s: float | None,
+    ) -> None:
+        self._call = stub.Advance(timeout=timeout_s)
+        self._address = address
+        self._session = session
+        self._peer: pb.Peer | None = peer
+        self._traffic = traffic
+
+    async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
+        """Send a message and wait for its reply. `ConnectionError`: the stream broke; `RelayError`: it was refused."""
+        message = wire.request(self._session, envelope, self._peer)
+        try:
+            await self._call.write(message)
+            reply = await self._call.read()
+        except aio.AioRpcError as error:
+            raise _broken(error, self._address) from error
+        except asyncio.InvalidStateError as error:  # the call ended while nothing was being exchanged
+            raise ConnectionError(f"the stream to {self._address} was closed") from error
+        if not isinstance(reply, pb.AdvanceReply):
+            raise ConnectionError(f"the node at {self._address} closed the stream")
+        self._peer = None
+        self._traffic.messages += 1
+        self._traffic.rows += message.rows.count
+        self._traffic.bytes += message.ByteSize()
+        return wire.result(reply)
+
+    async def close(self) -> None:
+        """Half-close, which frees the session upstream, and wait until the upstream has done so."""
+        try:
+            await self._call.done_writing()
+            await self._call.read()
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the stream broke before; the upstream frees the session when its grace is over
+        self._call.cancel()
+
+
+def _broken(error: aio.AioRpcError, address: str) -> Exception:
+    """A break that a new stream may mend, or the upstream's refusal."""
+    ours = CODE_KEY in dict(error.trailing_metadata() or ())
+    translated = from_rpc(error, address)
+    mendable = isinstance(translated, NotReadyError) or (error.code() is grpc.StatusCode.UNAVAILABLE and not ours)
+    return ConnectionError(str(translated)) if mendable else translated

@@ -1,0 +1,1 @@
+"""Generated from `protos/relay/v1/relay.proto` by `protos/generate.sh`; do not edit."""

@@ -1,0 +1,110 @@
+"""Between the nouns of `relay.messages` and the bytes of `relay.v1`. Every check of a peer's input is here."""
+
+import numpy as np
+
+from relay.chain import VALUE_BYTES
+from relay.errors import InvalidRequestError
+from relay.fence import Stale
+from relay.hop import Envelope
+from relay.log import Mark
+from relay.messages import Advance, Answer, Behind, Question
+from relay.v1 import relay_pb2 as pb
+
+_F32 = np.dtype("<f4")
+
+
+def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.AdvanceRequest:
+    """The message of one `Advance` from a hop; `peer` goes with a stream's first."""
+    message, question = envelope.message, envelope.message.question
+    count, width = message.rows.shape
+    return pb.AdvanceRequest(
+        session=session,
+        epoch=envelope.epoch,
+        seq=envelope.seq,
+        peer=peer,
+        base=message.base,
+        anchor=message.anchor,
+        rows=pb.Rows(
+            codec=pb.CODEC_F32, count=count, width=width, data=message.rows.astype(_F32, copy=False).tobytes()
+        ),
+        chain=b"".join(message.chain),
+        drafts=question.drafts,
+        target_exit=question.exit,
+        want=question.want,
+        logits=question.logits,
+    )
+
+
+def envelope(message: pb.AdvanceRequest, d_model: int, context: int, granularity: int) -> Envelope:
+    """The checked content of a peer's message. Raises `InvalidRequestError` for anything that does not fit together."""
+    rows, count = message.rows, message.rows.count
+    _require(rows.codec == pb.CODEC_F32, f"rows: codec {rows.codec} is unknown here; send f32")
+    _require(count > 0 and rows.width == d_model, f"rows: {count} of width {rows.width}, expected width {d_model}")
+    _require(len(rows.data) == count * d_model * _F32.itemsize, "rows: data and shape disagree")
+    _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
+    _require(len(message.anchor) == VALUE_BYTES, f"anchor: expected {VALUE_BYTES} bytes")
+    _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
+    _require(1 <= message.target_exit <= granularity, f"target_exit: expected 1..{granularity}")
+    _require(message.want <= count, "want: more answers than rows")
+    _require(len(message.drafts) in (0, message.want - 1), "drafts: one fewer than `want`, or none")
+    _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
+    return Envelope(
+        epoch=message.epoch,
+        seq=message.seq,
+        message=Advance(
+            base=message.base,
+            anchor=message.anchor,
+            chain=tuple(message.chain[i : i + VALUE_BYTES] for i in range(0, len(message.chain), VALUE_BYTES)),
+            rows=np.frombuffer(rows.data, _F32).reshape(count, d_model),
+            question=Question(message.target_exit, message.want, tuple(message.drafts), message.logits),
+        ),
+    )
+
+
+def reply(received: Envelope, result: Answer | Behind | Stale) -> pb.AdvanceReply:
+    """The reply to a message."""
+    message = pb.AdvanceReply(epoch=received.epoch, seq=received.seq)
+    match result:
+        case Answer():
+            message.cached = result.cached
+            message.answer.tokens.extend(result.tokens)
+            message.answer.confidence.extend(result.confidence)
+            message.answer.exit = result.exit
+            message.answer.tier = result.tier
+            message.answer.engine_ms = result.engine_ms
+            if result.logits is not None:
+                message.answer.logits = result.logits.astype(_F32, copy=False).tobytes()
+        case Behind():
+            message.cached = result.cached
+            message.behind.SetInParent()
+            message.behind.marks.extend(pb.Behind.Mark(position=m.position, chain=m.chain) for m in result.marks)
+        case Stale():
+            message.stale.current_epoch = result.current_epoch
+    return message
+
+
+def result(message: pb.AdvanceReply) -> Answer | Behind | Stale:
+    """What an upstream replied."""
+    match message.WhichOneof("result"):
+        case "behind":
+            marks = tuple(Mark(m.position, m.chain) for m in message.behind.marks)
+            return Behind(message.cached, marks)
+        case "stale":
+            return Stale(message.stale.current_epoch)
+        case _:
+            answer = message.answer
+            logits = np.frombuffer(answer.logits, _F32).reshape(len(answer.tokens), -1) if answer.logits else None
+            return Answer(
+                cached=message.cached,
+                tokens=tuple(answer.tokens),
+                confidence=tuple(answer.confidence),
+                exit=answer.exit,
+                tier=answer.tier,
+                engine_ms=answer.engine_ms,
+                logits=logits,
+            )
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise InvalidRequestError(problem)
