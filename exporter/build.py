@@ -10,7 +10,7 @@ import importlib.util
 import io
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,23 +19,30 @@ import onnx
 
 from exporter.errors import ExportError
 from exporter.graphs import Part, Tensor
+from exporter.precision import Precision
 
 MODEL_FILE = "model.onnx"
 
 
-def build(folder: Path, precision: str, options: Mapping[str, object]) -> Part:
-    """The builder's graph of the Hugging Face model in `folder`. `precision` is the builder's: `fp32` or `int4`."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="built-") as out, quiet() as said:
+def build(folder: Path, precision: Precision, options: Sequence[str] = ()) -> Part:
+    """The builder's graph of the Hugging Face model in `folder`, with further options of the builder (`KEY=VALUE`)."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="built-") as out:
+        run_builder(folder, precision, options, Path(out))
+        return read_part(Path(out) / MODEL_FILE)
+
+
+def run_builder(folder: Path, precision: Precision, options: Sequence[str], out: Path) -> None:
+    """Let the builder write `model.onnx` of the Hugging Face model in `folder` to `out`."""
+    given = [*precision.options, *options]
+    source, target, cache = str(folder), str(out), str(out / "cache")
+    with quiet() as said:
         builder = _builder()
-        source = str(folder)
         try:
-            extra = builder.parse_extra_options(source, source, out, precision, "cpu", out + "/cache", [])
-            extra.update(options)
-            builder.create_model(source, source, out, precision, "cpu", out + "/cache", **extra)
+            extra = builder.parse_extra_options(source, source, target, precision.builder, "cpu", cache, given)
+            builder.create_model(source, source, target, precision.builder, "cpu", cache, **extra)
         except Exception as error:
             last = said.getvalue().strip().splitlines()[-1:]
             raise ExportError(f"the model builder of onnxruntime-genai failed: {error} {' '.join(last)}") from error
-        return _read(Path(out) / MODEL_FILE)
 
 
 @contextlib.contextmanager
@@ -59,7 +66,8 @@ def _builder() -> ModuleType:
         sys.path.remove(folder)
 
 
-def _read(path: Path) -> Part:
+def read_part(path: Path) -> Part:
+    """The nodes and weights of a model file and its data files."""
     model = onnx.load(str(path), load_external_data=False)
     data: dict[str, memoryview] = {}
     weights = {}

@@ -12,26 +12,23 @@ from onnx import NodeProto, helper
 
 from exporter.attention import ATTENTION, bind_attention
 from exporter.errors import ExportError
-from exporter.graphs import LOGITS, ROWS_IN, ROWS_OUT, WANTED, Part, Piece, Tensor
-from exporter.nodes import ancestors, constant, copied, renamed
+from exporter.graphs import HEAD_ROWS, LOGITS, ROWS_IN, ROWS_OUT, WANTED, Part, Piece, Tensor
+from exporter.nodes import ancestors, constant, renamed
 
 SKIP_NORM = "SkipSimplifiedLayerNormalization"
 NORMS = (SKIP_NORM, "SimplifiedLayerNormalization")
 RESIDUAL = 3
 """Output of a skip norm that is the sum it normed."""
-HEAD_ROWS = "/head/rows"
-"""Rows of the head, [w, d_model]: its input in every exit."""
 
 
-def segment(base: Part, first_layer: int, last_layer: int) -> Piece:
+def segment(base: Part, embedding: Part, first_layer: int, last_layer: int) -> Piece:
     """Trunk layers first_layer..last_layer - 1 of the base's graph; with the embedding where first_layer is 0."""
     end = norm_before(base, last_layer)
     entry = norm_before(base, first_layer).name if first_layer else None
     nodes = ancestors(base.nodes, end.input[:2], entry)
-    if entry is not None:
-        nodes = enter(nodes, entry, ROWS_IN)
+    nodes = enter(nodes, entry, ROWS_IN) if entry else [*embedding.nodes, *nodes]
     add = helper.make_node("Add", list(end.input[:2]), [ROWS_OUT], name=f"/{ROWS_OUT}/Add")
-    return finish([*nodes, add], base.weights, ROWS_OUT)
+    return finish([*nodes, add], {**base.weights, **embedding.weights}, ROWS_OUT)
 
 
 def branch_exit(branch: Part, head: Part) -> Piece:
@@ -50,11 +47,17 @@ def branch_exit(branch: Part, head: Part) -> Piece:
     return exit_piece([*before, *gathers, *rest], norms[-1], branch.weights, head)
 
 
-def last_exit(base: Part, n_layers: int, head: Part) -> Piece:
-    """The last exit: the final norm and the head, on the rows that are wanted."""
+def plain_exit(base: Part, n_layers: int, head: Part, norm_weight: Tensor | None = None) -> Piece:
+    """An exit without a branch: a norm and the head, on the rows that are wanted.
+
+    The norm is the base's final one, with `norm_weight` for its weight where an early exit has its own.
+    """
     norm = norm_before(base, n_layers)
     nodes = [want(ROWS_IN, "/wanted/rows"), *enter([norm], norm.name, "/wanted/rows")]
-    return exit_piece(nodes, norm, base.weights, head)
+    weights = dict(base.weights)
+    if norm_weight is not None:
+        weights[norm.input[-1]] = norm_weight
+    return exit_piece(nodes, norm, weights, head)
 
 
 def exit_piece(nodes: Sequence[NodeProto], norm: NodeProto, weights: Mapping[str, Tensor], head: Part) -> Piece:
@@ -114,10 +117,3 @@ def skip_norm(norm: NodeProto, rows: str, update: str) -> NodeProto:
 def want(rows: str, name: str) -> NodeProto:
     """The wanted rows, [1, w, ...], of [1, q, ...]."""
     return helper.make_node("Gather", [rows, WANTED], [name], name=f"{name}/Gather", axis=1)
-
-
-def head_node(node: NodeProto) -> NodeProto:
-    """The head's node, on the rows that every exit gives it."""
-    copy = copied(node)
-    copy.input[0] = HEAD_ROWS
-    return copy

@@ -20,7 +20,9 @@ A row's result does not depend on the rows that are computed with it (`exporter.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx import NodeProto
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto
 
 INPUT_IDS = "input_ids"
 ROWS_IN = "rows_in"
@@ -29,6 +31,9 @@ WANTED = "wanted"
 LOGITS = "logits"
 SEQLENS_K = "seqlens_k"
 TOTAL = "total_sequence_length"
+
+HEAD_ROWS = "/head/rows"
+"""The head's input inside every exit: normed rows, [w, d_model]."""
 
 
 def past_names(layer: int) -> tuple[str, str]:
@@ -48,6 +53,12 @@ class Tensor:
     data_type: int
     dims: tuple[int, ...]
     data: memoryview
+
+
+def f32_tensor(array: npt.NDArray[np.float32]) -> Tensor:
+    """An f32 weight of the array's content."""
+    array = np.ascontiguousarray(array, np.float32)
+    return Tensor(TensorProto.FLOAT, array.shape, array.data.cast("B"))
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,74 @@
-"""The embedding and the LM head, which a tied model stores once for all graphs.
+"""The embedding and the LM head. Where they are tied, one tensor with a row per token is stored for all graphs.
 
-The builder ties them by a transpose or a reshape of the head's weight; a runtime would fold that into a second copy.
-Here one tensor, a row per token, is read by both: as it is by the embedding, transposed by the head.
+The builder ties them by a transpose or a reshape of the head's weight, which a runtime would fold into a second copy.
+Here the embedding reads the head's bytes as they lie: f32 rows, or the blocks of a quantized matrix.
 """
 
+from typing import Any
+
 import numpy as np
-from onnx import helper
+from onnx import NodeProto, helper
 
-from exporter.cut import HEAD_ROWS, head_node
 from exporter.errors import ExportError
-from exporter.graphs import INPUT_IDS, LOGITS, Part, Tensor
-from exporter.nodes import ancestors, copied
+from exporter.graphs import HEAD_ROWS, INPUT_IDS, LOGITS, Part, Tensor, f32_tensor
+from exporter.nodes import copied
 
+EMBEDDED = "inputs_embeds"
+"""The builder's name of the embedding's rows, [1, q, d_model], where it leaves the embedding out."""
 HEAD_WEIGHT = "lm_head.weight"
+EMBEDDING_WEIGHT = "embed_tokens.weight"
+QUANTIZED = "MatMulNBits"
 
 
 def head_of(base: Part) -> Part:
-    """The node that gives the logits and its weights. At f32 the weight lies row by token, [vocab, d_model]."""
+    """The node that makes `logits` of `HEAD_ROWS`, and its weights. At f32 the weight has a row per token."""
     node = next((node for node in base.nodes if LOGITS in node.output), None)
-    if node is None or node.op_type not in ("MatMul", "MatMulNBits"):
-        raise ExportError("the model builder's graph has no plain LM head; this architecture is not supported")
-    if node.op_type == "MatMulNBits":
-        return Part([head_node(node)], {name: base.weights[name] for name in node.input[1:] if name})
-    gemm = helper.make_node("Gemm", [HEAD_ROWS, HEAD_WEIGHT], [LOGITS], name=node.name, transB=1)
-    return Part([gemm], {HEAD_WEIGHT: transposed(base.weights[node.input[1]])})
+    if node is not None and node.op_type == QUANTIZED:
+        head = copied(node)
+        head.input[0] = HEAD_ROWS
+        return Part([head], {name: base.weights[name] for name in node.input[1:] if name})
+    if node is not None and node.op_type == "MatMul":
+        gemm = helper.make_node("Gemm", [HEAD_ROWS, HEAD_WEIGHT], [LOGITS], name=node.name, transB=1)
+        return Part([gemm], {HEAD_WEIGHT: _transposed(base.weights[node.input[1]])})
+    raise ExportError("the model builder's graph has no plain LM head; this architecture is not supported")
 
 
-def embed_from(base: Part, head: Part) -> Part:
-    """The base with an embedding that reads the head's bytes as they lie, where the two are tied."""
-    gather = next(node for node in base.nodes if INPUT_IDS in node.input)
-    made = next((node for node in base.nodes if node.output[0] == gather.input[0]), None)
-    if made is None:
-        return base
-    weights = dict(base.weights)
-    if made.op_type == "Transpose":
-        name = HEAD_WEIGHT
-        weights[name] = head.weights[HEAD_WEIGHT]
+def embedding_of(head: Part, model: Any) -> Part:
+    """The node that makes `EMBEDDED` of the token ids: from the head's weights where they are tied, else in f32."""
+    node = head.nodes[0]
+    if model.config.tie_word_embeddings and node.op_type == QUANTIZED:
+        return _from_blocks(node, head)
+    if model.config.tie_word_embeddings:
+        name, weights = HEAD_WEIGHT, dict(head.weights)
     else:
-        name, source = "embed_tokens.weight", weights[made.input[0]]
-        weights[name] = Tensor(source.data_type, (source.dims[0], source.data.nbytes // source.dims[0]), source.data)
-    copy = copied(gather)
-    copy.input[0] = name
-    nodes = [copy if node.name == gather.name else node for node in base.nodes]
-    return Part(ancestors(nodes, [LOGITS]), weights)
+        name = EMBEDDING_WEIGHT
+        weights = {name: f32_tensor(model.model.embed_tokens.weight.detach().float().numpy())}
+    gather = helper.make_node("Gather", [name, INPUT_IDS], [EMBEDDED], name="/embed_tokens/Gather")
+    return Part([gather], weights)
 
 
-def transposed(tensor: Tensor) -> Tensor:
-    """An f32 matrix, transposed."""
-    rows, columns = tensor.dims
-    matrix = np.ascontiguousarray(np.frombuffer(tensor.data, np.float32).reshape(rows, columns).T)
-    return Tensor(tensor.data_type, (columns, rows), matrix.data.cast("B"))
+def _from_blocks(head_node: NodeProto, head: Part) -> Part:
+    """An embedding that reads the blocks of a quantized head. The tensors are the head's, in two dimensions."""
+    given = {a.name: a.i for a in head_node.attribute}
+    names, weights = [], {}
+    for name in filter(None, head_node.input[1:]):
+        source = head.weights[name]
+        names.append(f"embed_tokens/{name}")
+        dims = (given["N"], int(np.prod(source.dims)) // given["N"])
+        weights[names[-1]] = Tensor(source.data_type, dims, source.data)
+    gather = helper.make_node(
+        "GatherBlockQuantized",
+        [names[0], INPUT_IDS, *names[1:]],
+        [EMBEDDED],
+        name="/embed_tokens/Gather",
+        domain="com.microsoft",
+        bits=given["bits"],
+        block_size=given["block_size"],
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    return Part([gather], weights)
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return f32_tensor(np.frombuffer(tensor.data, np.float32).reshape(tensor.dims).T)

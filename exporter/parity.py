@@ -22,12 +22,12 @@ F32_BOUND = 1e-4
 QUANTIZED_BOUND = 0.25
 """Bound on `rms_error` where weights are quantized."""
 
-TEXT = """The lighthouse keeper had not slept since the storm began. Every hour she climbed the hundred and twelve steps,
-wiped the salt from the glass, and counted the seconds between two flashes: five, always five. At four in the
-morning a ship answered. It was closer than it should have been, and it was not turning. She ran down to the
-boathouse, found the old flare gun behind the paint tins, and fired the only cartridge that was still dry. For a
-long moment nothing happened; then, slowly, the red light on the bow became a green one, and the ship went round
-the reef."""
+TEXT = """The lighthouse keeper had not slept since the storm began. Every hour she climbed the hundred and twelve
+steps, wiped the salt from the glass, and counted the seconds between two flashes: five, always five. At four
+in the morning a ship answered. It was closer than it should have been, and it was not turning. She ran down
+to the boathouse, found the old flare gun behind the paint tins, and fired the only cartridge that was still
+dry. For a long moment nothing happened; then, slowly, the red light on the bow became a green one, and the
+ship went round the reef."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,27 @@ class Reference:
 
 
 def reference(family: FamilyModel, tokenizer: Any) -> Reference:
-    """Run the family in PyTorch on the text of this file, `POSITIONS` tokens of it or what the context holds."""
+    """Run every sub-model in PyTorch on the text of this file, `POSITIONS` tokens of it or what the context holds."""
     ids = np.asarray(tokenizer(TEXT, add_special_tokens=False)["input_ids"], np.int64)
     ids = ids[: min(POSITIONS, family.spec.context)]
-    with torch.no_grad():
-        states, context = family.trunk_states(torch.from_numpy(ids)[None])
-        logits = {g: family.head(family.branch_rows(g, state, context))[0].numpy() for g, state in states.items()}
-    return Reference(ids, {g: state[0].numpy() for g, state in states.items()}, logits)
+    rows, logits = {}, {}
+    for g, exit_ in enumerate(family.spec.exits, start=1):
+        model: Any = family.submodel(g)
+        after = [*model.model.layers, model.model.norm][exit_.layer]
+        rows[g], logits[g] = _run(model, after, ids)
+    return Reference(ids, rows, logits)
+
+
+def _run(model: Any, module: torch.nn.Module, ids: I64) -> tuple[F32, F32]:
+    """The rows that `module` of the model reads, [n, d_model], and the model's logits, [n, vocab]."""
+    seen: list[torch.Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        with torch.no_grad():
+            logits = model(torch.from_numpy(ids)[None], use_cache=False).logits
+    finally:
+        hook.remove()
+    return seen[0][0].numpy(), logits[0].numpy()
 
 
 def measure(folder: Path, graph: Graph, family: FamilyModel, ref: Reference, bound: float) -> Parity:

@@ -1,0 +1,144 @@
+"""`export-family`: a family folder to a bundle."""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from exporter.precision import PRECISIONS
+from family.errors import FamilialError
+
+if TYPE_CHECKING:
+    from family.manifest import Manifest
+
+EVAL_TOKENS = 16384
+"""Tokens of the `--eval` text that are scored where `--eval-tokens` says nothing."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="export-family",
+        description="Write a family as a bundle: one ONNX graph per trunk segment and per exit, each checked against "
+        "PyTorch. A bundle that is there is replaced only by a good one.",
+    )
+    add = result.add_argument
+    add("family", type=Path, metavar="FAMILY_DIR", help="the folder that train-family wrote")
+    add("--out", type=Path, required=True, metavar="DIR", help="the bundle's directory")
+    add("--base", metavar="REF", help="Hugging Face id, folder or .gguf file; default: the built-in base")
+    add("--precision", choices=sorted(PRECISIONS), default="int4", help="of the weights; default: %(default)s")
+    add("--eval", type=_file, metavar="TEXT", help="measure every exit on this text")
+    add("--eval-tokens", type=_positive, default=EVAL_TOKENS, metavar="N", help="of the text; default: %(default)s")
+    add("--json", action="store_true", help="print the result as JSON")
+    return result
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit code 2."""
+    arguments = parser().parse_args()
+    warnings.showwarning = _show_warning
+    try:
+        manifest = run(arguments, progress_line(sys.stderr))
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed; run: pip install 'familial[export]'")
+    except (FamilialError, OSError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written")
+    sys.stdout.write(json.dumps(report(manifest), indent=2) + "\n" if arguments.json else table(manifest))
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest":
+    """Load the family and export it."""
+    from exporter.bundle import Held, check_target, export
+    from family.spec import load_spec
+    from training.base import load_base
+    from training.checkpoint import SPEC_NAME, load_family
+
+    check_target(arguments.out)
+    load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
+    held = Held(arguments.eval, arguments.eval_tokens) if arguments.eval else None
+    try:
+        say("loading the base")
+        base = load_base(arguments.base)
+        family = load_family(arguments.family, base)
+        return export(family, base.tokenizer, arguments.out, arguments.precision, held, say)
+    finally:
+        say("")
+
+
+def progress_line(terminal: TextIO) -> Callable[[str], None]:
+    """A line that is written over on a terminal; nothing in a pipe."""
+    if not terminal.isatty():
+        return lambda _: None
+
+    def say(text: str) -> None:
+        terminal.write(f"\r\x1b[K{text}")
+        terminal.flush()
+
+    return say
+
+
+def report(manifest: "Manifest") -> dict[str, object]:
+    """The figures of an export, for `--json`."""
+    from family.strict import to_json
+
+    return {
+        "family": manifest.spec.name,
+        "export_fingerprint": manifest.export_fingerprint,
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "graphs": [
+            {"name": g.name, "precision": g.precision, "bytes": own_bytes(manifest, g.files)} for g in manifest.graphs
+        ],
+        "parity": to_json(manifest.parity),
+        "quality": to_json(manifest.quality),
+    }
+
+
+def table(manifest: "Manifest") -> str:
+    """The figures of an export, for people."""
+    lines = [f"{'graph':<12}{'MB':>8}{'max error':>12}{'rms error':>12}"]
+    for graph in manifest.graphs:
+        parity = manifest.parity[graph.name]
+        size = own_bytes(manifest, graph.files) / 1e6
+        lines.append(f"{graph.name:<12}{size:>8.1f}{parity.max_error:>12.1e}{parity.rms_error:>12.1e}")
+    total = sum(entry.bytes for entry in manifest.files.values()) / 1e6
+    lines.append(f"{manifest.spec.name} at {manifest.precision}: {total:.1f} MB in all")
+    if manifest.quality is not None:
+        q = manifest.quality
+        lines.append(f"\n{'exit':<12}{'cross-entropy':>15}{'agreement':>12}")
+        lines += [f"{e.exit:<12}{e.cross_entropy:>15.3f}{e.agreement:>12.1%}" for e in q.exits]
+        lines.append(f"{q.text}: {q.tokens} tokens, window {q.window}, stride {q.stride}")
+    return "\n".join(lines) + "\n"
+
+
+def own_bytes(manifest: "Manifest", files: tuple[str, ...]) -> int:
+    """Size of a graph's files without what it shares with others."""
+    from family.manifest import SHARED_DATA_NAME
+
+    return sum(manifest.files[name].bytes for name in files if name != SHARED_DATA_NAME)
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return path
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return int(text)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"export-family: warning: {message}\n")
+
+
+def _fail(text: str) -> NoReturn:
+    sys.stderr.write(f"export-family: {text}\n")
+    sys.exit(2)

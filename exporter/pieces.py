@@ -1,0 +1,58 @@
+"""All graphs of a family, from the builder's graphs of its base and of its branches."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from exporter.build import build, quiet
+from exporter.cut import branch_exit, plain_exit, segment
+from exporter.graphs import Part, Piece, Tensor, f32_tensor
+from exporter.head import embedding_of, head_of
+from exporter.huggingface import save_base, save_branch
+from exporter.precision import Precision
+from family.manifest import graph_name
+from training.model import FamilyModel
+
+NO_VOCABULARY = ("exclude_embeds=true", "exclude_lm_head=true")
+"""Options of the builder for a branch, which shares the base's embedding and head."""
+
+
+def make_pieces(
+    family: FamilyModel, tokenizer: Any, precision: Precision, scratch: Path, say: Callable[[str], None]
+) -> dict[str, Piece]:
+    """Every graph of the family by name, segments first. Hugging Face folders go to `scratch` on the way."""
+    spec = family.spec
+    say("building the trunk")
+    with quiet():
+        source = save_base(family, tokenizer, scratch / "base")
+    base = build(source, precision, ["exclude_embeds=true"])
+    shutil.rmtree(source)
+    head = head_of(base)
+    embedding = embedding_of(head, family.base.model)
+    pieces = {
+        graph_name("segment", s.index): segment(base, embedding, s.first_layer, s.last_layer) for s in spec.segments
+    }
+    for g, exit_ in enumerate(spec.exits, start=1):
+        if exit_.branch == "none":
+            piece = plain_exit(base, spec.n_layers, head, own_norm(family, g))
+        else:
+            say(f"building exit {g}")
+            piece = branch_exit(branch_part(family, g, tokenizer, precision, scratch / f"branch-{g}"), head)
+        pieces[graph_name("exit", g)] = piece
+    return pieces
+
+
+def own_norm(family: FamilyModel, g: int) -> Tensor | None:
+    """The weight of exit g's own norm; none for the last exit, whose norm is the base's."""
+    if g == family.spec.granularity:
+        return None
+    branch: Any = family.branches[str(g)]
+    return f32_tensor(branch.norm.weight.detach().float().numpy())
+
+
+def branch_part(family: FamilyModel, g: int, tokenizer: Any, precision: Precision, folder: Path) -> Part:
+    """The builder's graph of exit g's branch, a model of one layer."""
+    with quiet():
+        save_branch(family, g, tokenizer, folder)
+    return build(folder, precision, NO_VOCABULARY)
