@@ -60,32 +60,6 @@ class FamilyModel(nn.Module):
         head: nn.Module = self.base.model.lm_head
         return head
 
-    def trunk_states(self, input_ids: Tensor) -> tuple[dict[int, Tensor], dict[str, object]]:
-        """The rows at every exit's boundary, and what a block needs besides rows (positions, mask).
-
-        Args:
-            input_ids: token ids (B, T).
-
-        Returns:
-            Rows (B, T, H) after layer l_g by exit g, without norm and without gradient; the blocks' keyword arguments.
-        """
-        decoder = self.base.model.model
-        with torch.no_grad():
-            hidden: Tensor = decoder.embed_tokens(input_ids)
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-            mask = create_causal_mask(decoder.config, hidden, None, None, position_ids=positions)
-            context: dict[str, object] = {
-                "attention_mask": mask,
-                "position_ids": positions,
-                "position_embeddings": decoder.rotary_emb(hidden, position_ids=positions),
-            }
-            states: dict[int, Tensor] = {}
-            for segment in self.spec.segments:
-                for layer in decoder.layers[segment.first_layer : segment.last_layer]:
-                    hidden = layer(hidden, **context)
-                states[segment.index] = hidden
-        return states, context
-
     def branch_rows(self, g: int, state: Tensor, context: dict[str, object]) -> Tensor:
         """Exit g's normed rows (B, T, H) from its boundary's rows (B, T, H); the head makes logits of them."""
         if g == self.spec.granularity:
@@ -99,7 +73,7 @@ class FamilyModel(nn.Module):
 
         Rows rather than logits, so that a caller holds the logits (B, T, vocab_size) of one exit at a time.
         """
-        states, context = self.trunk_states(input_ids)
+        states, context = trunk_states(self.spec, self.base.model.model, input_ids)
         return {g: self.branch_rows(g, state, context) for g, state in states.items()}
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -133,6 +107,33 @@ class FamilyModel(nn.Module):
         model.lm_head = base.lm_head
         model.generation_config = copy.deepcopy(base.generation_config)
         return cast(PreTrainedModel, model.eval())
+
+
+def trunk_states(spec: FamilySpec, decoder: Any, input_ids: Tensor) -> tuple[dict[int, Tensor], dict[str, object]]:
+    """The rows at every exit's boundary, and what a block needs besides rows (positions, mask).
+
+    Args:
+        spec: the family, for its boundaries.
+        decoder: the base without its head (`LlamaModel`), or a copy of it in another precision.
+        input_ids: token ids (B, T).
+
+    Returns:
+        Rows (B, T, H) after layer l_g by exit g, without norm and without gradient; the blocks' keyword arguments.
+    """
+    with torch.no_grad():
+        hidden: Tensor = decoder.embed_tokens(input_ids)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        context: dict[str, object] = {
+            "attention_mask": create_causal_mask(decoder.config, hidden, None, None, position_ids=positions),
+            "position_ids": positions,
+            "position_embeddings": decoder.rotary_emb(hidden, position_ids=positions),
+        }
+        states: dict[int, Tensor] = {}
+        for segment in spec.segments:
+            for layer in decoder.layers[segment.first_layer : segment.last_layer]:
+                hidden = layer(hidden, **context)
+            states[segment.index] = hidden
+    return states, context
 
 
 def spec_shapes(model: PreTrainedModel) -> dict[str, int]:

@@ -1,0 +1,137 @@
+"""`train-family`: train a family's branches on text and write its folder."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from family.errors import FamilialError
+from family.spec import SPEC_VERSION, Base, Exit, FamilySpec, load_spec
+
+if TYPE_CHECKING:
+    from training.base import LoadedBase
+    from training.report import Report
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Returns 0, or 2 after printing a user's error in one line."""
+    arguments = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args(arguments)
+    try:
+        report = _train(options, arguments)
+    except FamilialError as error:
+        print(f"train-family: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except ModuleNotFoundError as error:
+        print(  # noqa: T201
+            f"train-family: {error.name} is not installed; run: pip install 'familial[train]'", file=sys.stderr
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("train-family: stopped; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        return 130
+    if options.json:
+        from family.strict import dumps
+
+        print(dumps(report), end="")  # noqa: T201
+    else:
+        print(_table(report))  # noqa: T201
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train-family",
+        description="Train the branches of a family: the trunk stays as it is, every early exit learns from the last one. "
+        "Writes spec.json, branch-g.safetensors and report.json; a run that was stopped goes on with the same command.",
+    )
+    shape = parser.add_mutually_exclusive_group(required=True)
+    shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train")
+    shape.add_argument("--layers", type=_layers, metavar="10,20,30", help="exits after these layers, the last included")
+    parser.add_argument("--base", metavar="REF", help="Hugging Face id, local folder or .gguf file (default: SmolLM2)")
+    parser.add_argument(
+        "--text", nargs="+", required=True, metavar="FILE[=WEIGHT]", help=".txt or .jsonl to train on, mixed by weight"
+    )
+    parser.add_argument("--eval", nargs="+", required=True, type=Path, metavar="FILE", help="held-out .txt or .jsonl")
+    parser.add_argument(
+        "--eval-tokens", type=_positive, default=1 << 17, help="most tokens of each (default %(default)s)"
+    )
+    parser.add_argument("--tokens", type=_positive, required=True, help="tokens to train on")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="family folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="decides the order of the text (default %(default)s)")
+    parser.add_argument("--batch", type=_positive, default=4, help="windows per step (default %(default)s)")
+    parser.add_argument("--window", type=_positive, default=256, help="tokens per window (default %(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 10,20,30; got {text!r}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def _train(options: argparse.Namespace, arguments: list[str]) -> "Report":
+    spec = load_spec(options.spec) if options.spec else None  # before the base, which takes seconds to load
+    from training.base import load_base
+    from training.data import parse_source
+    from training.run import Job, run
+    from training.trainer import Recipe
+
+    text = tuple(parse_source(argument) for argument in options.text)
+    base = load_base(options.base)
+    job = Job(
+        spec=spec.with_base(Base(base.id, base.weights_sha256)) if spec else _spec(options, base),
+        recipe=Recipe(options.tokens, options.batch, options.window, options.lr, options.seed),
+        text=text,
+        held_out=tuple(options.eval),
+        eval_tokens=options.eval_tokens,
+        out=options.out,
+        threads=options.threads,
+        command=shlex.join(["train-family", *arguments]),
+    )
+    return run(job, base)
+
+
+def _spec(options: argparse.Namespace, base: "LoadedBase") -> FamilySpec:
+    """The family that `--layers` describes: a block at every early exit, named after the output folder."""
+    from family.errors import SpecError
+    from family.strict import FieldError
+    from training.model import spec_shapes
+
+    exits = tuple(Exit(layer, "block") for layer in options.layers[:-1])
+    try:
+        return FamilySpec(
+            schema_version=SPEC_VERSION,
+            name=options.out.resolve().name,
+            base=Base(base.id, base.weights_sha256),
+            architecture=type(base.model).__name__,
+            context=base.model.config.max_position_embeddings,
+            exits=(*exits, Exit(options.layers[-1], "none")),
+            **spec_shapes(base.model),
+        )
+    except FieldError as error:
+        raise SpecError(f"--layers: {error}") from None
+
+
+def _table(report: "Report") -> str:
+    lines = [f"{report.tokens_seen} tokens in {report.seconds:.0f} s"]
+    for held_out in report.held_out:
+        scores = held_out.scores
+        lines.append(f"{held_out.file}: {scores.tokens} tokens, window {scores.window}, stride {scores.stride}")
+        lines += [
+            f"  exit {s.exit}: cross-entropy {s.cross_entropy:.3f}, agrees with the last exit {s.agreement:.1%}"
+            for s in scores.exits
+        ]
+    return "\n".join(lines)
