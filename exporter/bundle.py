@@ -35,6 +35,7 @@ def export(
     tokenizer: Any,
     out: Path,
     precision: str,
+    *,
     held: Held | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest"
         say("loading the base")
         base = load_base(arguments.base)
         family = load_family(arguments.family, base)
-        return export(family, base.tokenizer, arguments.out, arguments.precision, held, say)
+        return export(family, base.tokenizer, arguments.out, arguments.precision, held=held, say=say)
     finally:
         say("")
 

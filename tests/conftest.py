@@ -1,0 +1,83 @@
+"""What tests share: a tiny family, and bundles that the exporter really wrote."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.bundle import export
+from family.errors import FamilialError
+from family.files import sha256_file
+from family.manifest import load_manifest
+from tests.tiny import tiny_family as make_tiny_family
+from tests.tiny import write_tiny_base
+from training.base import load_base
+from training.checkpoint import branch_path
+from training.model import FamilyModel
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOLLM = "smollm2-135m-g3"
+
+
+@pytest.fixture(scope="session")
+def tiny_base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random base model of six layers, in Hugging Face format."""
+    return write_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tiny_base_dir: Path) -> FamilyModel:
+    """A family on the tiny base: exits after layers 2, 4 and 6."""
+    return make_tiny_family(load_base(str(tiny_base_dir)))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family at f32. Tests copy it before they change it."""
+    return tiny_export(tiny_family, tmp_path_factory.mktemp("bundles") / "tiny-f32", "f32")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_int4(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family at 4 bits. Tests copy it before they change it."""
+    return tiny_export(tiny_family, tmp_path_factory.mktemp("bundles") / "tiny-int4", "int4")
+
+
+@pytest.fixture(scope="session")
+def smollm_f32() -> Path:
+    """The real family at f32, exported on first use."""
+    return smollm_bundle("f32")
+
+
+@pytest.fixture(scope="session")
+def smollm_int4() -> Path:
+    """The real family at 4 bits, exported on first use."""
+    return smollm_bundle("int4")
+
+
+def tiny_export(family: FamilyModel, out: Path, precision: str) -> Path:
+    """Export and give the bundle's directory."""
+    export(family, family.base.tokenizer, out, precision)
+    return out
+
+
+def smollm_bundle(precision: str) -> Path:
+    """`bundles/smollm2-135m-g3-PRECISION`, exported unless it is there and of the committed branches."""
+    family, bundle = ROOT / "families" / SMOLLM, ROOT / "bundles" / f"{SMOLLM}-{precision}"
+    if not is_current(bundle, family):
+        code = "from exporter.cli import main; main()"
+        command = [sys.executable, "-c", code, str(family), "--precision", precision, "--out", str(bundle)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return bundle
+
+
+def is_current(bundle: Path, family: Path) -> bool:
+    """Whether a readable bundle of this family's branches is there."""
+    try:
+        branches = load_manifest(bundle).hashes.branches
+    except FamilialError:
+        return False
+    paths = [branch_path(family, g) for g in range(1, len(branches) + 1)]
+    return branches == tuple(sha256_file(path) if path.is_file() else "" for path in paths)

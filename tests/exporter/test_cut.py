@@ -1,0 +1,78 @@
+"""Segments and exits, relayed, are the model builder's uncut graph to the bit."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+
+from exporter.build import MODEL_FILE, quiet, run_builder
+from exporter.cut import norm_before
+from exporter.errors import ExportError
+from exporter.graphs import INPUT_IDS, LOGITS, SEQLENS_K, TOTAL, Part
+from exporter.head import EMBEDDED
+from exporter.huggingface import save_base
+from exporter.precision import PRECISIONS
+from exporter.runner import session_options
+from tests.exporter.helpers import F32, I64, Bundle
+from training.model import FamilyModel
+
+N = 40
+
+
+def with_outputs(source: Path, names: list[str], target: Path) -> ort.InferenceSession:
+    """A session of the model at `source` that also gives the named tensors; `target` is beside its data."""
+    model = onnx.load(str(source), load_external_data=False)
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    onnx.save(model, str(target))
+    return ort.InferenceSession(str(target), session_options(2), providers=["CPUExecutionProvider"])
+
+
+def embedded(bundle: Path, family: FamilyModel, ids: I64) -> F32:
+    """The rows that segment 1's embedding gives, [1, n, d_model]."""
+    session = with_outputs(bundle / "segment-1.onnx", [EMBEDDED], bundle / "embedded.onnx")
+    slots = np.zeros((1, family.spec.kv_heads, len(ids) + 1, family.spec.head_dim), np.float32)
+    inputs = {i.name: slots for i in session.get_inputs() if i.name.startswith("past_")}
+    inputs |= {INPUT_IDS: ids[None], SEQLENS_K: np.array([len(ids) - 1], np.int32)}
+    inputs[TOTAL] = np.array(len(ids), np.int32)
+    rows: F32 = session.run([EMBEDDED], inputs)[0]
+    return rows
+
+
+def uncut(family: FamilyModel, folder: Path, precision: str, rows: F32) -> tuple[list[F32], F32]:
+    """The residual stream after every segment but the last, and the logits, of the builder's own whole graph."""
+    with quiet():
+        source = save_base(family, family.base.tokenizer, folder / "base")
+    out = folder / "built"
+    out.mkdir()
+    run_builder(source, PRECISIONS[precision], ["exclude_embeds=true"], out)
+    names = [f"/model/layers.{e.layer}/input_layernorm/output_3" for e in family.spec.exits[:-1]]
+    session = with_outputs(out / MODEL_FILE, names, out / "whole.onnx")
+    empty = np.zeros((1, family.spec.kv_heads, 0, family.spec.head_dim), np.float32)
+    inputs = {i.name: empty for i in session.get_inputs() if i.name.startswith("past_")}
+    inputs |= {EMBEDDED: rows, "attention_mask": np.ones((1, rows.shape[1]), np.int64)}
+    *states, logits = session.run([*names, LOGITS], inputs)
+    return [state[0] for state in states], logits[0]
+
+
+@pytest.mark.parametrize(("fixture", "precision"), [("tiny_bundle", "f32"), ("tiny_bundle_int4", "int4")])
+def test_relayed_rows_and_logits_are_those_of_the_uncut_graph(
+    fixture: str, precision: str, tiny_family: FamilyModel, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    ids = np.random.default_rng(3).integers(0, 512, N)
+    folder = tmp_path / "bundle"
+    shutil.copytree(request.getfixturevalue(fixture), folder)
+    bundle = Bundle(folder, ids)
+    rows, logits = uncut(tiny_family, tmp_path, precision, embedded(folder, tiny_family, ids))
+    assert len(rows) == 2
+    for found, expected in zip(bundle.rows[1:], rows, strict=False):
+        assert np.array_equal(found, expected)
+    assert np.array_equal(bundle.one_shot(bundle.manifest.graph("exit", 3)), logits)
+
+
+def test_a_graph_without_the_expected_norms_is_refused() -> None:
+    with pytest.raises(ExportError, match="no skip norm before layer 2"):
+        norm_before(Part([], {}), 2)
