@@ -5,6 +5,7 @@ stream of the hop; a message of an older one is refused with the current value. 
 never changes a view.
 """
 
+import random
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -20,6 +21,15 @@ class Stale:
     """The message is of an older stream, or was answered so long ago that the reply is gone."""
 
     current_epoch: int
+
+
+def next_epoch(current: int) -> int:
+    """An epoch above `current`: one more in the upper 32 bits, drawn at random in the lower.
+
+    Two senders that were both refused with the same value (a node that restarted, and its old self that is not quite
+    dead) must not take the same one: each would be given replies that were stored for the other.
+    """
+    return ((current >> 32) + 1) << 32 | random.getrandbits(32)
 
 
 class Fence(Generic[Reply]):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from relay.errors import InternalError, UnreachableError
-from relay.fence import Stale
+from relay.fence import Stale, next_epoch
 from relay.log import History, RowLog, pieces
 from relay.messages import Advance, Answer, Behind, Question
 
@@ -70,7 +70,7 @@ class Hop:
                 asked = question if stop == len(log) else consume
                 reply = await self._exchange(history, log, first, stop, asked)
                 if isinstance(reply, Stale):
-                    self._epoch = reply.current_epoch + 1
+                    self._epoch = next_epoch(reply.current_epoch)
                     break
                 if isinstance(reply, Behind):
                     self._cached = history.common(reply.marks)
@@ -102,7 +102,7 @@ class Hop:
             try:
                 if self._transport is None:
                     self._transport = await self._connect()
-                    self._epoch, self._seq = self._epoch + 1, 0
+                    self._epoch, self._seq = next_epoch(self._epoch), 0
                 self._seq += 1
                 return await self._transport.exchange(Envelope(self._epoch, self._seq, message))
             except ConnectionError as error:

@@ -25,7 +25,7 @@ class Generation:
     """
 
     def __init__(
-        self, stub: rpc.RelayAsyncStub, address: str, request: pb.GenerateRequest, timeout: float | None
+        self, stub: "rpc.RelayAsyncStub", address: str, request: pb.GenerateRequest, timeout: float | None
     ) -> None:
         self.session = request.session
         """Names the text in every node's log."""
@@ -61,7 +61,7 @@ class AsyncRelayClient:
         self.address = address
         """HOST:PORT of the entry node."""
         self._channel = aio.insecure_channel(address, CHANNEL_OPTIONS)
-        self._stub = rpc.RelayAsyncStub(self._channel)
+        self._stub = rpc.RelayStub(self._channel)
 
     async def __aenter__(self) -> "AsyncRelayClient":
         return self

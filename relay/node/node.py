@@ -72,7 +72,7 @@ class Node:
         """A fresh session, with its way upstream if there is one; nothing is sent before an exit there is asked."""
         upstream = None
         if self._channel is not None and self.last_segment < self.manifest.spec.granularity:
-            stub = rpc.HopAsyncStub(self._channel)
+            stub = rpc.HopStub(self._channel)
             address = self.config.upstream or ""
 
             async def connect() -> Transport:
@@ -120,7 +120,7 @@ class Node:
         if self._channel is None:
             return [me]
         try:
-            reply = await rpc.RelayAsyncStub(self._channel).Describe(pb.DescribeRequest(), timeout=timeout_s)
+            reply = await rpc.RelayStub(self._channel).Describe(pb.DescribeRequest(), timeout=timeout_s)
             return [me, *reply.nodes]
         except aio.AioRpcError as error:
             me.upstream_error = f"{error.code().name.lower().replace('_', ' ')}"

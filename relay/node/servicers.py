@@ -11,9 +11,6 @@ from grpc import aio
 
 from relay import wire
 from relay.errors import CODE_KEY, InternalError, InvalidRequestError, NotReadyError, public
-from relay.fence import Stale
-from relay.hop import Envelope
-from relay.messages import Answer, Behind
 from relay.node.generate import Decided, Job, check, generate
 from relay.node.node import Node
 from relay.node.sessions import Held
@@ -109,7 +106,7 @@ class HopServicer(rpc.HopServicer):
                     spec = node.manifest.spec
                     envelope = wire.envelope(message, spec.d_model, spec.context, spec.granularity)
                     epoch = max(epoch, envelope.epoch)
-                    reply = wire.reply(envelope, await _receive(held, envelope))
+                    reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply
             ended = True
         finally:
@@ -117,17 +114,6 @@ class HopServicer(rpc.HopServicer):
                 node.sessions.leave(name, held)
                 if ended and held.fence.epoch <= epoch:
                     await asyncio.shield(node.sessions.close(name, held))
-
-
-async def _receive(held: Held, envelope: Envelope) -> Answer | Behind | Stale:
-    """Let a message through the session's fence, once."""
-    async with held.lock:
-        refused = held.fence.check(envelope.epoch, envelope.seq)
-        if refused is not None:
-            return refused
-        reply = await held.session.advance(envelope.message)
-        held.fence.store(envelope.seq, reply)
-        return reply
 
 
 def _job(node: Node, request: pb.GenerateRequest) -> Job:

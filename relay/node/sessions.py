@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relay.errors import BusyError
-from relay.fence import Fence
+from relay.fence import Fence, Stale
+from relay.hop import Envelope
 from relay.messages import Answer, Behind
 from relay.session import Session
 
@@ -24,6 +25,16 @@ class Held:
     """Loop time at which the newest stream ends; the way upstream ends with it."""
     expiry: asyncio.TimerHandle | None = None
     """Set while no stream serves the session."""
+
+    async def receive(self, envelope: Envelope) -> Answer | Behind | Stale:
+        """Let a message through the fence, once, and answer it."""
+        async with self.lock:
+            refused = self.fence.check(envelope.epoch, envelope.seq)
+            if refused is not None:
+                return refused
+            reply = await self.session.advance(envelope.message)
+            self.fence.store(envelope.seq, reply)
+            return reply
 
 
 class Sessions:

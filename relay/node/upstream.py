@@ -37,7 +37,7 @@ class GrpcTransport:
 
     def __init__(
         self,
-        stub: rpc.HopAsyncStub,
+        stub: "rpc.HopAsyncStub",
         address: str,
         session: str,
         peer: pb.Peer,

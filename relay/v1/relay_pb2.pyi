@@ -497,7 +497,9 @@ class AdvanceRequest(_message.Message):
     LOGITS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     epoch: _builtins.int
-    """Grows with each new stream of this hop; an older one is refused."""
+    """Grows with each new stream of this hop; an older one is refused. The upper 32 bits count, the lower are drawn at
+    random, so that two senders never share an epoch.
+    """
     seq: _builtins.int
     """Counts the messages of a stream; one that was answered before gets the stored reply."""
     base: _builtins.int

@@ -1,0 +1,88 @@
+"""An engine that is a hash: a row is the digest of everything its view consumed, so any wrong prefix changes it.
+
+It stands in at the engine's seam only, for property tests of logs, views and hops over thousands of histories. What it
+computes has a one-line reference on the token ids: `expected_token`.
+"""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+import numpy as np
+
+from relay.log import Rows
+from relay.messages import Logits
+
+T = TypeVar("T")
+D_MODEL = 4
+VOCAB = 64
+
+
+def digest_row(prefix: bytes) -> Rows:
+    """A row whose floats hold a digest exactly (24 bits each)."""
+    digest = blake2b(prefix, digest_size=3 * D_MODEL).digest()
+    return np.array([int.from_bytes(digest[i : i + 3], "little") for i in range(0, len(digest), 3)], np.float32)
+
+
+def expected_rows(ids: Sequence[int], segment: int) -> list[Rows]:
+    """The rows at the boundary after `segment`, from the ids alone."""
+    inputs = [np.float32(i).tobytes() for i in ids]
+    for index in range(1, segment + 1):
+        inputs = [row.tobytes() for row in _outputs(index, inputs)]
+    return [np.frombuffer(row, np.float32) for row in inputs]
+
+
+def expected_token(ids: Sequence[int], exit_: int) -> int:
+    """What exit g decides after the prefix `ids`."""
+    rows = [row.tobytes() for row in expected_rows(ids, exit_)]
+    return _token(exit_, rows)
+
+
+def _outputs(index: int, inputs: list[bytes]) -> list[Rows]:
+    return [digest_row(bytes([index]) + b"".join(inputs[: i + 1])) for i in range(len(inputs))]
+
+
+def _token(exit_: int, rows: list[bytes]) -> int:
+    return int.from_bytes(blake2b(bytes([200 + exit_]) + b"".join(rows), digest_size=4).digest(), "little") % VOCAB
+
+
+class FakeSegmentView:
+    def __init__(self, index: int) -> None:
+        self.index, self.inputs = index, list[bytes]()
+
+    def run(self, rows: np.ndarray, past: int) -> Rows:
+        assert past <= len(self.inputs), "a gap in the cache"
+        self.inputs = self.inputs[:past] + [np.float32(row).tobytes() for row in rows]
+        return np.stack(_outputs(self.index, self.inputs)[past:])
+
+
+class FakeExitView:
+    def __init__(self, index: int, has_cache: bool) -> None:
+        self.index, self.has_cache, self.rows = index, has_cache, list[bytes]()
+
+    def run(self, rows: Rows, past: int, wanted: int) -> Logits:
+        assert not self.has_cache or past <= len(self.rows), "a gap in the branch's cache"
+        self.rows = (self.rows + [b""] * past)[:past] + [row.tobytes() for row in rows]
+        logits = np.zeros((wanted, VOCAB), np.float32)
+        for i in range(wanted):
+            rows_read = self.rows[: len(self.rows) - wanted + i + 1]
+            logits[i, _token(self.index, rows_read if self.has_cache else rows_read[-1:])] = 1
+        return logits
+
+
+class FakeEngine:
+    """Segments and exits of a three-exit family; every exit has a branch."""
+
+    d_model = D_MODEL
+
+    def __init__(self, segments: tuple[int, ...]) -> None:
+        self.segments = segments
+
+    def open_segment(self, index: int) -> FakeSegmentView:
+        return FakeSegmentView(index)
+
+    def open_exit(self, index: int) -> FakeExitView:
+        return FakeExitView(index, has_cache=True)
+
+    async def run(self, forward: Callable[[], T]) -> T:
+        return forward()
