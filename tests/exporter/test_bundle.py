@@ -1,0 +1,175 @@
+"""A bundle is written whole or not at all, the same every time, and checked before it replaces another."""
+
+import filecmp
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from exporter import bundle as bundle_module
+from exporter.bundle import export
+from exporter.errors import ExportError
+from exporter.graphs import Piece
+from exporter.onnxfile import write_graphs
+from family.errors import BundleError
+from family.files import sha256_file
+from family.manifest import SHARED_DATA_NAME, load_manifest, verify_files
+from family.spec import FamilySpec
+from tests.conftest import tiny_export
+from training.checkpoint import branch_path, save_family
+from training.model import FamilyModel
+
+INT4_CEILING = 0.45
+"""Bytes of a tiny 4-bit bundle's weights over f32's; the tiny head, at 8 bits, is a large part of it."""
+
+
+@pytest.fixture
+def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(("fixture", "precision"), [("tiny_bundle", "f32"), ("tiny_bundle_int4", "int4")])
+def test_two_exports_are_the_same_to_the_byte(
+    fixture: str, precision: str, tiny_family: FamilyModel, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    first = request.getfixturevalue(fixture)
+    second = tiny_export(tiny_family, tmp_path / "elsewhere" / "again", precision)
+    names = sorted(path.name for path in first.iterdir())
+    assert sorted(path.name for path in second.iterdir()) == names
+    assert filecmp.cmpfiles(first, second, names, shallow=False) == (names, [], [])
+
+
+def test_a_bundle_has_exactly_the_files_of_its_manifest(tiny_bundle: Path, tiny_bundle_int4: Path) -> None:
+    for folder in (tiny_bundle, tiny_bundle_int4):
+        manifest = load_manifest(folder)
+        assert {p.name for p in folder.iterdir()} == {*manifest.files, "manifest.json"}
+        verify_files(manifest, folder, manifest.files)
+        opened = {name for graph in manifest.graphs for name in graph.files}
+        assert {*manifest.files} == opened | {"tokenizer.json", "chat_template.jinja"}
+
+
+def test_the_tied_head_is_stored_once(tiny_family: FamilyModel, tiny_bundle: Path) -> None:
+    manifest, spec = load_manifest(tiny_bundle), tiny_family.spec
+    head = spec.vocab_size * spec.d_model * 4
+    assert head <= manifest.files[SHARED_DATA_NAME].bytes < 2 * head
+    users = [graph.name for graph in manifest.graphs if SHARED_DATA_NAME in graph.files]
+    assert {"segment-1", "exit-1", "exit-2", "exit-3"} <= set(users)
+    for graph in manifest.graphs:
+        others = {name for g in manifest.graphs if g != graph for name in g.files} - {SHARED_DATA_NAME}
+        assert not others.intersection(graph.files)
+
+
+def test_four_bits_are_smaller(tiny_bundle: Path, tiny_bundle_int4: Path) -> None:
+    def weights(folder: Path) -> int:
+        return sum(entry.bytes for name, entry in load_manifest(folder).files.items() if name.endswith(".data"))
+
+    assert weights(tiny_bundle_int4) < INT4_CEILING * weights(tiny_bundle)
+
+
+def test_graphs_carry_no_trace_of_where_they_were_built(tiny_bundle: Path, tiny_bundle_int4: Path) -> None:
+    for folder in (tiny_bundle, tiny_bundle_int4):
+        for path in folder.glob("*.onnx"):
+            content = path.read_bytes()
+            assert str(folder.parent).encode() not in content
+            assert b"/tmp" not in content and b"built-" not in content and b".py" not in content
+
+
+def test_hashes_are_those_of_the_family_folder(tiny_family: FamilyModel, tiny_bundle: Path, tmp_path: Path) -> None:
+    save_family(tiny_family, tmp_path)
+    hashes = load_manifest(tiny_bundle).hashes
+    assert hashes.branches == (sha256_file(branch_path(tmp_path, 1)), sha256_file(branch_path(tmp_path, 2)), "")
+    assert hashes.base == tiny_family.base.weights_sha256
+    assert hashes.tokenizer == sha256_file(tiny_bundle / "tokenizer.json")
+
+
+def test_precisions_share_the_family_but_not_the_export(tiny_bundle: Path, tiny_bundle_int4: Path) -> None:
+    exact, quantized = load_manifest(tiny_bundle), load_manifest(tiny_bundle_int4)
+    assert exact.family_fingerprint == quantized.family_fingerprint
+    assert exact.export_fingerprint != quantized.export_fingerprint
+    assert (exact.precision, quantized.precision) == ("f32", "int4")
+
+
+def test_a_text_ends_at_the_chat_end_and_the_end_of_text(tiny_family: FamilyModel, tiny_bundle: Path) -> None:
+    vocabulary = tiny_family.base.tokenizer.get_vocab()
+    stops = load_manifest(tiny_bundle).stop_ids
+    assert vocabulary["<|im_end|>"] in stops and vocabulary["<|endoftext|>"] in stops
+
+
+@pytest.mark.parametrize("name", ["segment-2.data", "exit-1.onnx", "tokenizer.json"])
+def test_an_altered_truncated_or_missing_file_is_found(name: str, copy: Path) -> None:
+    manifest = load_manifest(copy)
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match=rf"{name}.*altered"):
+        verify_files(manifest, copy, manifest.files)
+    (copy / name).write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=rf"{name}.*{len(content) - 1} bytes"):
+        verify_files(manifest, copy, manifest.files)
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name}: missing"):
+        verify_files(manifest, copy, manifest.files)
+
+
+def test_a_directory_that_is_no_bundle_is_left_alone(tiny_family: FamilyModel, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportError, match="not a bundle"):
+        tiny_export(tiny_family, tmp_path, "f32")
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="not a bundle"):
+        tiny_export(tiny_family, tmp_path / "file", "f32")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "thesis.txt"]
+
+
+def test_a_bundle_is_replaced_and_nothing_stays_behind(tiny_family: FamilyModel, copy: Path) -> None:
+    (copy / "segment-9.onnx").touch()
+    tiny_export(tiny_family, copy, "int4")
+    assert load_manifest(copy).precision == "int4"
+    assert not (copy / "segment-9.onnx").exists()
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+
+
+@pytest.mark.parametrize("precision", ["f32", "int4"])
+def test_a_corrupted_weight_is_refused_and_the_old_bundle_stays(
+    precision: str, tiny_family: FamilyModel, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (copy / "manifest.json").read_text()
+
+    def corrupting(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) -> None:
+        write_graphs(pieces, spec, folder)
+        path = folder / "segment-2.data"
+        content = bytearray(path.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 4096] = content[:4096]
+        path.write_bytes(content)
+
+    monkeypatch.setattr(bundle_module, "write_graphs", corrupting)
+    with pytest.raises(ExportError, match="segment-2: .* is over the bound"):
+        tiny_export(tiny_family, copy, precision)
+    assert (copy / "manifest.json").read_text() == before
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+
+
+def test_the_manifest_names_the_tools_and_the_parity_of_every_graph(tiny_bundle: Path) -> None:
+    manifest = load_manifest(tiny_bundle)
+    assert set(manifest.tools) == {"onnxruntime", "onnxruntime-genai", "torch", "transformers"}
+    assert set(manifest.parity) == {graph.name for graph in manifest.graphs}
+    assert all(parity.max_error <= parity.bound for parity in manifest.parity.values())
+    assert manifest.tiers == {"device": (1,), "edge": (2,), "cloud": (3,)}
+    assert "quality" not in json.loads((tiny_bundle / "manifest.json").read_text())
+
+
+def test_an_early_exit_may_have_no_branch(tiny_family: FamilyModel, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    exits = (replace(tiny_family.spec.exits[0], branch="none"), *tiny_family.spec.exits[1:])
+    family = FamilyModel(replace(tiny_family.spec, exits=exits), tiny_family.base).eval()
+    with torch.no_grad():
+        for _, parameter in family.trainable():
+            parameter.mul_(1.5)
+    manifest = export(family, family.base.tokenizer, tmp_path / "bundle", "f32")
+    assert manifest.graph("exit", 1).kv_layers == 0
+    assert manifest.hashes.branches[0] != ""
