@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import NodeProto, helper
 
-from exporter.attention import ATTENTION, bind_attention
+from exporter.attention import ATTENTION, bind_attention, pick
 from exporter.errors import ExportError
 from exporter.graphs import HEAD_ROWS, LOGITS, ROWS_IN, ROWS_OUT, WANTED, Part, Piece, Tensor
 from exporter.nodes import ancestors, constant, renamed
@@ -42,7 +42,7 @@ def branch_exit(branch: Part, head: Part) -> Piece:
     after = branch.nodes.index(attention) + 1
     before = enter([renamed(node, {rows: ROWS_IN}) for node in branch.nodes[:after]], norms[0].name, ROWS_IN)
     wanted = {attention.output[0]: "/wanted/attention", rows: "/wanted/rows"}
-    gathers = [want(attention.output[0], "/wanted/attention"), want(ROWS_IN, "/wanted/rows")]
+    gathers = [pick(attention.output[0], WANTED, "/wanted/attention"), pick(ROWS_IN, WANTED, "/wanted/rows")]
     rest = [renamed(node, wanted) for node in branch.nodes[after:]]
     return exit_piece([*before, *gathers, *rest], norms[-1], branch.weights, head)
 
@@ -53,7 +53,7 @@ def plain_exit(base: Part, n_layers: int, head: Part, norm_weight: Tensor | None
     The norm is the base's final one, with `norm_weight` for its weight where an early exit has its own.
     """
     norm = norm_before(base, n_layers)
-    nodes = [want(ROWS_IN, "/wanted/rows"), *enter([norm], norm.name, "/wanted/rows")]
+    nodes = [pick(ROWS_IN, WANTED, "/wanted/rows"), *enter([norm], norm.name, "/wanted/rows")]
     weights = dict(base.weights)
     if norm_weight is not None:
         weights[norm.input[-1]] = norm_weight
@@ -112,8 +112,3 @@ def skip_norm(norm: NodeProto, rows: str, update: str) -> NodeProto:
         domain="com.microsoft",
         epsilon=epsilon,
     )
-
-
-def want(rows: str, name: str) -> NodeProto:
-    """The wanted rows, [1, w, ...], of [1, q, ...]."""
-    return helper.make_node("Gather", [rows, WANTED], [name], name=f"{name}/Gather", axis=1)
