@@ -1,0 +1,127 @@
+"""`export-family`: quick to help, one line for every mistake, figures as a table or as JSON."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter import cli
+from family.manifest import load_manifest
+from training.checkpoint import save_family
+from training.model import FamilyModel
+
+HELP_SECONDS = 0.3
+
+
+def command(
+    *arguments: object, code: str = "from exporter.cli import main; main()"
+) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own."""
+    given = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(given, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("family") / "tiny"
+    path.mkdir()
+    save_family(tiny_family, path)
+    return path
+
+
+def test_help_needs_nothing_heavy() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = command("--help")
+        seconds.append(time.perf_counter() - start)
+    assert done.returncode == 0 and "FAMILY_DIR" in done.stdout
+    assert min(seconds) < HELP_SECONDS
+    heavy = (
+        "import sys, exporter.cli; print([m for m in ('torch', 'onnx', 'numpy', 'transformers') if m in sys.modules])"
+    )
+    assert command(code=heavy).stdout.strip() == "[]"
+
+
+def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("A prefix can always be sent again. " * 80)
+    base = ("--base", tiny_base_dir, "--out", tmp_path / "bundle", "--precision", "f32", "--eval", text)
+    done = command(folder, *base, "--eval-tokens", 300, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    manifest = load_manifest(tmp_path / "bundle")
+    assert report["export_fingerprint"] == manifest.export_fingerprint
+    assert [graph["name"] for graph in report["graphs"]] == [graph.name for graph in manifest.graphs]
+    assert report["quality"]["tokens"] == 256
+    printed = cli.table(manifest)
+    assert "exit-3" in printed and "cross-entropy" in printed and "window 256" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--out", "b"], "nowhere/spec.json: no such file"),
+        (["FAMILY", "--out", "occupied"], "occupied: exists and is not a bundle"),
+        (["FAMILY", "--out", "b", "--base", "./nobody"], "nobody"),
+        (["FAMILY", "--out", "b", "--eval", "missing.txt"], "missing.txt: no such file"),
+        (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive number"),
+        (["FAMILY", "--out", "b", "--precision", "int3"], "invalid choice: 'int3'"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    arguments: list[str],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.txt").touch()
+    given = [str(folder) if argument == "FAMILY" else argument for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["export-family", *given])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert message in told[-1] and told[-1].startswith("export-family: ")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_missing_extra_names_the_command_that_installs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "exporter.bundle", None)
+    monkeypatch.setattr(sys, "argv", ["export-family", str(folder), "--out", "b"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "pip install 'familial[export]'" in capsys.readouterr().err
+
+
+def test_progress_is_written_over_on_a_terminal_only() -> None:
+    class Terminal:
+        def __init__(self, tty: bool) -> None:
+            self.tty, self.text = tty, ""
+
+        def isatty(self) -> bool:
+            return self.tty
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+        def flush(self) -> None: ...
+
+    terminal, pipe = Terminal(True), Terminal(False)
+    for stream in (terminal, pipe):
+        say = cli.progress_line(stream)  # type: ignore[arg-type]
+        say("one")
+        say("two")
+    assert terminal.text.count("\r") == 2 and "\n" not in terminal.text
+    assert pipe.text == ""

@@ -1,0 +1,51 @@
+"""`quality` is what training's evaluation finds, on the graphs that were written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.bundle import Held, export
+from family.files import sha256_file
+from family.manifest import load_manifest
+from training.data import eval_ids
+from training.errors import DataError
+from training.evaluate import evaluate, family_logits
+from training.model import FamilyModel
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "held-out.txt"
+    path.write_text("The relay begins on the phone, and nobody reads the question twice. " * 60)
+    return path
+
+
+def test_quality_has_the_figures_of_pytorch_and_the_protocol(
+    tiny_family: FamilyModel, text: Path, tmp_path: Path
+) -> None:
+    tokenizer = tiny_family.base.tokenizer
+    said: list[str] = []
+    export(tiny_family, tokenizer, tmp_path / "b", "f32", held=Held(text, 600), say=said.append)
+    quality = load_manifest(tmp_path / "b").quality
+    assert quality is not None
+    expected = evaluate(family_logits(tiny_family), eval_ids(text, tokenizer, 601), 256, 256)
+    assert (quality.tokens, quality.window, quality.stride) == (512, 256, 256)
+    assert (quality.text, quality.text_sha256) == ("held-out.txt", sha256_file(text))
+    for found, wanted in zip(quality.exits, expected.exits, strict=True):
+        assert found.exit == wanted.exit
+        assert found.cross_entropy == pytest.approx(wanted.cross_entropy, rel=1e-5)
+        assert found.agreement == pytest.approx(wanted.agreement, abs=0.01)
+    assert quality.exits[-1].agreement == 1.0
+    assert np.isfinite([e.cross_entropy for e in quality.exits]).all()
+    assert any("512 tokens" in line for line in said)
+
+
+def test_a_text_shorter_than_a_window_is_refused_and_nothing_is_written(
+    tiny_family: FamilyModel, tmp_path: Path
+) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("Too short.")
+    with pytest.raises(DataError, match="fewer than one window"):
+        export(tiny_family, tiny_family.base.tokenizer, tmp_path / "b", "f32", held=Held(text, 600))
+    assert [p.name for p in tmp_path.iterdir()] == ["short.txt"]
