@@ -19,8 +19,8 @@ ROWS_PER_MESSAGE_BYTES = 1 << 20
 """Rows of one message; gRPC refuses messages over 4 MiB."""
 RECONNECT_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Pauses before each new attempt at a broken or refused connection."""
-_MOST_CORRECTIONS = 8
-"""Replies in a row that say Behind or Stale; a correct upstream needs two of the one and one of the other."""
+_MOST_CORRECTIONS = 32
+"""Replies of Behind or Stale to one question. A quiet link needs two; a restart or a rival stream costs one more."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from relay.hop import Hop, Transport
 from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
-from relay.node.upstream import CHANNEL_OPTIONS, GrpcTransport, Traffic
+from relay.node.upstream import CHANNEL_OPTIONS, GOODBYE_S, GrpcTransport, Traffic
 from relay.session import Session
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
@@ -135,7 +135,9 @@ class Node:
 
     def _remaining_s(self, name: str) -> float | None:
         deadline = self.sessions.deadline(name)
-        return None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
+        if deadline is None:
+            return None  # longer than this node's own, so that it can still say goodbye upstream when its own passes
+        return max(0.0, deadline - asyncio.get_running_loop().time()) + GOODBYE_S
 
 
 def resident_bytes() -> int:

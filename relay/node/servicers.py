@@ -112,7 +112,9 @@ class HopServicer(rpc.HopServicer):
         finally:
             if held is not None and node is not None:
                 node.sessions.leave(name, held)
-                if ended and held.fence.epoch <= epoch:
+                remaining_s = context.time_remaining()
+                over = ended or (remaining_s is not None and remaining_s <= 0)
+                if over and held.fence.epoch <= epoch:
                     await asyncio.shield(node.sessions.close(name, held))
 
 

@@ -1,13 +1,14 @@
 """gRPC streams to the next node, and what was sent over them."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
 from grpc import aio
 
 from relay import wire
-from relay.errors import CODE_KEY, NotReadyError, from_rpc
+from relay.errors import CODE_KEY, NotReadyError, RelayError, from_rpc
 from relay.fence import Stale
 from relay.hop import Envelope
 from relay.messages import Answer, Behind
@@ -20,6 +21,9 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 64 << 20),
 )
+
+GOODBYE_S = 2.0
+"""How long closing a session waits for the upstream to free it."""
 
 
 @dataclass
@@ -49,9 +53,18 @@ class GrpcTransport:
         self._session = session
         self._peer: pb.Peer | None = peer
         self._traffic = traffic
+        self._pending: asyncio.Future[Answer | Behind | Stale] | None = None
+        """The newest exchange, done or under way."""
 
     async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
-        """Send a message and wait for its reply. `ConnectionError`: the stream broke; `RelayError`: it was refused."""
+        """Send a message and wait for its reply. `ConnectionError`: the stream broke; `RelayError`: it was refused.
+
+        A caller that is cancelled meanwhile leaves the stream whole, so that `close` can still say goodbye on it.
+        """
+        self._pending = asyncio.ensure_future(self._exchange(envelope))
+        return await asyncio.shield(self._pending)
+
+    async def _exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         message = wire.request(self._session, envelope, self._peer)
         try:
             await self._call.write(message)
@@ -69,13 +82,18 @@ class GrpcTransport:
         return wire.result(reply)
 
     async def close(self) -> None:
-        """Half-close, which frees the session upstream, and wait until the upstream has done so."""
-        try:
-            await self._call.done_writing()
-            await self._call.read()
-        except (aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # the stream broke before; the upstream frees the session when its grace is over
+        """Half-close, which frees the session upstream; give the upstream a moment to do so."""
+        await asyncio.wait({asyncio.ensure_future(self._say_goodbye())}, timeout=GOODBYE_S)
         self._call.cancel()
+
+    async def _say_goodbye(self) -> None:
+        broken = (aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError, ConnectionError, RelayError)
+        with suppress(*broken):  # a stream that broke before: the upstream frees the session after its grace
+            await self._call.done_writing()
+            if self._pending is not None:
+                await self._pending
+            while await self._call.read() is not aio.EOF:
+                pass
 
 
 def _broken(error: aio.AioRpcError, address: str) -> Exception:

@@ -19,7 +19,7 @@ from relay.hop import Envelope, Hop
 from relay.messages import Advance, Answer, Behind, Question
 from relay.node.sessions import Held
 from relay.session import Session
-from tests.relay.fakes import D_MODEL, VOCAB, FakeEngine, expected_token
+from tests.relay.fakes import VOCAB, FakeEngine, expected_token
 
 GENESIS = chain.genesis("test")
 SEGMENTS = 3
@@ -114,9 +114,7 @@ steps = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.1, 0.4]))
-def test_every_answer_is_the_exits_own(
-    steps: list[tuple[int, int, int, int]], seed: int, fault_rate: float
-) -> None:
+def test_every_answer_is_the_exits_own(steps: list[tuple[int, int, int, int]], seed: int, fault_rate: float) -> None:
     asyncio.run(run_history(steps, World(seed, fault_rate)))
 
 
