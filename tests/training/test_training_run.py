@@ -22,7 +22,7 @@ from training.run import Job, run
 from training.state import STATE_NAME
 from training.trainer import Recipe, Trainer
 
-RECIPE = Recipe(tokens=4_000, batch=4, window=32, lr=1e-2, seed=3)
+RECIPE = Recipe(tokens=6_000, batch=4, window=32, lr=3e-3, seed=3)
 
 
 @pytest.fixture
@@ -53,10 +53,11 @@ def test_the_written_gradient_is_the_gradient_of_the_loss() -> None:
 
 def test_training_lowers_every_branchs_loss_and_leaves_the_trunk(job: Job, tiny: LoadedBase) -> None:
     report = run(job, tiny)
-    first, last = report.curve[0], report.curve[-1]
-    assert all(after < 0.8 * before for before, after in zip(first.kl, last.kl, strict=True))
+    for branch in (0, 1):
+        before, after = (sum(point.kl[branch] for point in part) for part in (report.curve[:5], report.curve[-5:]))
+        assert after < 0.7 * before
     assert hash_weights(tiny.model) == tiny.weights_sha256 == load_family(job.out, tiny).spec.base.weights_sha256
-    assert report.tokens_seen == last.tokens == RECIPE.steps * 4 * 32
+    assert report.tokens_seen == report.curve[-1].tokens == RECIPE.steps * 4 * 32
     assert sorted(p.name for p in job.out.iterdir()) == [
         "branch-1.safetensors",
         "branch-2.safetensors",
@@ -81,7 +82,7 @@ def cli(tiny_folder: Path, text: Path, out: Path) -> list[str]:
     options = (
         f"--base {tiny_folder} --layers 2,4,6 --text {text} --eval {text} --eval-tokens 300 --out {out} --threads 1"
     )
-    recipe = "--tokens 4000 --batch 4 --window 32 --lr 1e-2 --seed 3"
+    recipe = "--tokens 6000 --batch 4 --window 32 --lr 3e-3 --seed 3"
     return [
         sys.executable,
         "-c",
@@ -95,7 +96,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(tiny_folder: Path, text: Path
     subprocess.run(cli(tiny_folder, text, outs["whole"]), check=True, capture_output=True)
     with subprocess.Popen(cli(tiny_folder, text, outs["killed"]), stderr=subprocess.PIPE, text=True) as killed:
         assert killed.stderr is not None
-        assert "/3968 tokens" in killed.stderr.readline()  # printed after the first checkpoint
+        assert "/5888 tokens" in killed.stderr.readline()  # printed after the first checkpoint
         killed.kill()
     assert (outs["killed"] / STATE_NAME).exists()
     assert not (outs["killed"] / "report.json").exists()
