@@ -17,14 +17,12 @@ class Decision:
 
 
 def decide(logits: Logits, drafts: Sequence[int]) -> Decision:
-    """Greedy decoding of consecutive positions, logits (w, vocab). Row i + 1 counts only if row i's token is draft i.
-
-    Without drafts only the last row is decided.
+    """Greedy decoding of consecutive positions, logits (len(drafts) + 1, vocab). Row i + 1 counts only if row i's token
+    is draft i.
     """
-    rows = logits if drafts else logits[-1:]
     tokens: list[int] = []
     confidence: list[float] = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(logits):
         token = int(np.argmax(row))
         tokens.append(token)
         confidence.append(float(1.0 / np.exp(row - row[token]).sum()))

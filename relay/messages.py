@@ -23,7 +23,7 @@ class Question:
     want: int
     """Rows at the end that want an answer; 0: consume only."""
     drafts: tuple[int, ...] = ()
-    """Ids proposed for the positions after the answered rows, the last one's excepted: want - 1 of them, or none."""
+    """Ids proposed for the positions after the answered rows, the last one's excepted: want - 1 of them."""
     logits: bool = False
     """Whether the answer carries the logits."""
 

@@ -159,5 +159,5 @@ class Session:
             exit=target,
             tier=self._tier,
             engine_ms=self._run.spent_ms,
-            logits=logits[-question.want :][: len(decision.tokens)] if question.logits else None,
+            logits=logits[: len(decision.tokens)] if question.logits else None,
         )

@@ -46,7 +46,7 @@ def envelope(message: pb.AdvanceRequest, d_model: int, context: int, granularity
     _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
     _require(1 <= message.target_exit <= granularity, f"target_exit: expected 1..{granularity}")
     _require(message.want <= count, "want: more answers than rows")
-    _require(len(message.drafts) in (0, message.want - 1), "drafts: one fewer than `want`, or none")
+    _require(len(message.drafts) == max(0, message.want - 1), "drafts: expected one fewer than `want`")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
     return Envelope(
         epoch=message.epoch,

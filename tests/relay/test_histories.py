@@ -4,95 +4,19 @@ Whatever happens on the way, every answer is the one that the exit gives for the
 """
 
 import asyncio
-import random
-from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import chain, hop
+from relay import hop
 from relay.errors import UnreachableError
 from relay.fence import Fence, Stale
-from relay.hop import Envelope, Hop
-from relay.messages import Advance, Answer, Behind, Question
-from relay.node.sessions import Held
-from relay.session import Session
+from relay.messages import Answer, Behind, Question
 from tests.relay.fakes import VOCAB, FakeEngine, expected_token
+from tests.relay.world import SEGMENTS, World, ask, shared_base
 
-GENESIS = chain.genesis("test")
-SEGMENTS = 3
-FAULTS = ("none", "lost message", "lost reply", "repeated", "late copy", "restart")
-
-
-class World:
-    """Three nodes of one session each, and the accidents between them, drawn from a seed."""
-
-    def __init__(self, seed: int, fault_rate: float) -> None:
-        self.random = random.Random(seed)
-        self.fault_rate = fault_rate
-        self.late: list[tuple[int, Envelope]] = []
-        self.arrivals: list[asyncio.Future[Answer | Behind | Stale]] = []
-        self.nodes: dict[int, Held] = {}
-        for index in range(SEGMENTS, 0, -1):
-            self.restart(index)
-
-    def restart(self, index: int) -> None:
-        upstream = None
-        if index < SEGMENTS:
-
-            async def connect() -> "FaultyTransport":
-                return FaultyTransport(self, index + 1)
-
-            upstream = Hop(connect, row_bytes=hop.ROWS_PER_MESSAGE_BYTES // 3)
-        self.nodes[index] = Held(Session(FakeEngine((index,)), GENESIS, f"tier{index}", upstream))
-
-    def deliver_late(self) -> None:
-        """A message that was delayed on the way arrives now, beside whatever is going on; its reply reaches nobody."""
-        if self.late and self.random.random() < 0.5:
-            index, envelope = self.late.pop(self.random.randrange(len(self.late)))
-            self.arrivals.append(asyncio.ensure_future(self.nodes[index].receive(envelope)))
-
-
-class FaultyTransport:
-    def __init__(self, world: World, index: int) -> None:
-        self.world, self.index = world, index
-
-    async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
-        world = self.world
-        world.deliver_late()
-        message = envelope.message
-        envelope = replace(envelope, message=replace(message, rows=np.array(message.rows)))
-        faulty = world.random.random() < world.fault_rate
-        match world.random.choice(FAULTS[1:]) if faulty else "none":
-            case "lost message":
-                raise ConnectionError("lost")
-            case "lost reply":
-                await world.nodes[self.index].receive(envelope)
-                raise ConnectionError("lost")
-            case "repeated":
-                first = await world.nodes[self.index].receive(envelope)
-                again = await world.nodes[self.index].receive(envelope)
-                assert again == first, "a message that was answered gets the stored reply"
-                return again
-            case "late copy":
-                world.late.append((self.index, envelope))
-                raise ConnectionError("late")
-            case "restart":
-                world.restart(self.index)
-                raise ConnectionError("restarted")
-        return await world.nodes[self.index].receive(envelope)
-
-    async def close(self) -> None:
-        pass
-
-
-async def ask(world: World, ids: list[int], base: int, question: Question) -> Answer | Behind:
-    history = chain.extend(GENESIS, ids, 1)
-    anchor = history[base - 1] if base else GENESIS
-    message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:]), question)
-    return await world.nodes[1].session.advance(message)
+ENGINES = {index: FakeEngine((index,)) for index in range(1, SEGMENTS + 1)}
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +39,7 @@ steps = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.1, 0.4]))
 def test_every_answer_is_the_exits_own(steps: list[tuple[int, int, int, int]], seed: int, fault_rate: float) -> None:
-    asyncio.run(run_history(steps, World(seed, fault_rate)))
+    asyncio.run(run_history(steps, World(ENGINES, seed, fault_rate)))
 
 
 async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> None:
@@ -128,9 +52,7 @@ async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> N
             right = expected_token(ids + drafts, exit_)
             drafts.append(right if world.random.random() < 0.7 else (right + 1) % VOCAB)
         sent = ids + drafts
-        base = min(len(world.nodes[1].session.history), len(ids) - 1)
-        while base and world.nodes[1].session.history.value(base - 1) != chain.extend(GENESIS, sent, 1)[base - 1]:
-            base -= 1
+        base = shared_base(world, sent, n_drafts + 1)
         try:
             answer = await ask(world, sent, base, Question(exit_, want=n_drafts + 1, drafts=tuple(drafts)))
         except UnreachableError:
@@ -149,7 +71,7 @@ async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> N
 
 def test_rows_after_a_gap_are_refused_with_marks_and_change_nothing() -> None:
     async def scenario() -> None:
-        world = World(0, 0.0)
+        world = World(ENGINES, 0, 0.0)
         ids = list(range(10))
         await ask(world, ids, 0, Question(1, want=1))
         reply = await ask(world, [*ids, 1, 2, 3], 12, Question(1, want=1))
@@ -162,7 +84,7 @@ def test_rows_after_a_gap_are_refused_with_marks_and_change_nothing() -> None:
 
 def test_a_token_that_leaves_early_costs_the_deeper_nodes_nothing_until_they_are_asked() -> None:
     async def scenario() -> None:
-        world = World(0, 0.0)
+        world = World(ENGINES, 0, 0.0)
         await ask(world, [1, 2, 3], 0, Question(1, want=1))
         await ask(world, [1, 2, 3, 4], 3, Question(1, want=1))
         assert len(world.nodes[2].session.history) == 0

@@ -1,0 +1,95 @@
+"""Bit for bit: whatever way rows came, the logits are those of the same graphs in one process in one shot."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from family.manifest import load_manifest
+from relay import hop
+from relay.engine.engine import BundleEngine
+from relay.errors import UnreachableError
+from relay.messages import Answer, Logits, Question
+from tests.relay.world import SEGMENTS, World, ask, shared_base
+
+Engines = dict[int, BundleEngine]
+
+
+def open_engines(bundle: Path, threads: int) -> Engines:
+    manifest = load_manifest(bundle)
+    return {index: BundleEngine(bundle, manifest, (index,), threads) for index in range(1, SEGMENTS + 1)}
+
+
+@pytest.fixture(scope="module", params=["f32", "int4"])
+def engines(request: pytest.FixtureRequest, tiny_bundle: Path, tiny_bundle_int4: Path) -> Iterator[Engines]:
+    opened = open_engines(tiny_bundle if request.param == "f32" else tiny_bundle_int4, threads=1)
+    yield opened
+    for engine in opened.values():
+        engine.close()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 6)
+
+
+def one_shot(engines: Engines, ids: list[int], exit_: int, want: int) -> Logits:
+    """The logits of the last `want` positions, every graph run once over the whole sequence."""
+    rows = engines[1].open_segment(1).run(np.array(ids), 0)
+    for index in range(2, exit_ + 1):
+        rows = engines[index].open_segment(index).run(rows, 0)
+    return engines[exit_].open_exit(exit_).run(rows, 0, want)
+
+
+async def run_history(world: World, engines: Engines, steps: list[tuple[int, int, int, int]], vocab_size: int) -> None:
+    """Each step: take ids back, add some, ask an exit about the last of them; compare every logit."""
+    ids: list[int] = []
+    for exit_, fresh, back, n_drafts in steps:
+        del ids[max(0, len(ids) - back) :]
+        ids += [world.random.randrange(vocab_size) for _ in range(fresh)]
+        for _ in range(n_drafts):
+            right = int(one_shot(engines, ids, exit_, 1).argmax())
+            ids.append(right if world.random.random() < 0.7 else world.random.randrange(vocab_size))
+        want = n_drafts + 1
+        question = Question(exit_, want, drafts=tuple(ids[len(ids) - n_drafts :]), logits=True)
+        try:
+            answer = await ask(world, ids, shared_base(world, ids, want), question)
+        except UnreachableError:
+            continue
+        assert isinstance(answer, Answer) and answer.logits is not None
+        expected = one_shot(engines, ids, exit_, want)[: len(answer.tokens)]
+        assert np.array_equal(answer.logits, expected)
+        assert list(answer.tokens) == expected.argmax(1).tolist()
+        ids = ids[: len(ids) - want + len(answer.tokens)]
+    await asyncio.gather(*world.arrivals)
+
+
+steps = st.lists(
+    st.tuples(st.integers(1, SEGMENTS), st.integers(1, 9), st.integers(0, 12), st.integers(1, 4)),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.15, 0.4]))
+def test_logits_do_not_depend_on_the_way_rows_came(
+    engines: Engines, steps: list[tuple[int, int, int, int]], seed: int, fault_rate: float
+) -> None:
+    world = World(engines, seed, fault_rate)
+    asyncio.run(run_history(world, engines, steps, vocab_size=256))
+
+
+def test_the_real_family_at_four_bits_is_literal(smollm_int4: Path) -> None:
+    engines = open_engines(smollm_int4, threads=2)
+    draw = random.Random(11)
+    steps = [(draw.randint(1, 3), draw.choice([1, 1, 1, 2, 7, 40]), draw.choice([0, 0, 3, 9]), 1) for _ in range(40)]
+    world = World(engines, seed=4, fault_rate=0.1, rows_per_message=16)
+    asyncio.run(run_history(world, engines, steps, vocab_size=49152))
+    for engine in engines.values():
+        engine.close()

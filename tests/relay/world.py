@@ -1,0 +1,101 @@
+"""Three nodes of one session each in one process, and the accidents that may happen between them."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from relay import chain
+from relay.fence import Stale
+from relay.hop import ROWS_PER_MESSAGE_BYTES, Envelope, Hop
+from relay.messages import Advance, Answer, Behind, Question
+from relay.node.sessions import Held
+from relay.session import Session
+from relay.views import Engine
+
+GENESIS = chain.genesis("test")
+SEGMENTS = 3
+FAULTS = ("none", "lost message", "lost reply", "repeated", "late copy", "restart")
+
+
+class World:
+    """Three nodes of one session each, and the accidents between them, drawn from a seed."""
+
+    def __init__(self, engines: Mapping[int, Engine], seed: int, fault_rate: float, rows_per_message: int = 3) -> None:
+        self.engines = engines
+        self.rows_per_message = rows_per_message
+        self.random = random.Random(seed)
+        self.fault_rate = fault_rate
+        self.late: list[tuple[int, Envelope]] = []
+        self.arrivals: list[asyncio.Future[Answer | Behind | Stale]] = []
+        self.nodes: dict[int, Held] = {}
+        for index in range(SEGMENTS, 0, -1):
+            self.restart(index)
+
+    def restart(self, index: int) -> None:
+        upstream = None
+        if index < SEGMENTS:
+
+            async def connect() -> "FaultyTransport":
+                return FaultyTransport(self, index + 1)
+
+            upstream = Hop(connect, row_bytes=ROWS_PER_MESSAGE_BYTES // self.rows_per_message)
+        self.nodes[index] = Held(Session(self.engines[index], GENESIS, f"tier{index}", upstream))
+
+    def deliver_late(self) -> None:
+        """A message that was delayed on the way arrives now, beside whatever is going on; its reply reaches nobody."""
+        if self.late and self.random.random() < 0.5:
+            index, envelope = self.late.pop(self.random.randrange(len(self.late)))
+            self.arrivals.append(asyncio.ensure_future(self.nodes[index].receive(envelope)))
+
+
+class FaultyTransport:
+    def __init__(self, world: World, index: int) -> None:
+        self.world, self.index = world, index
+
+    async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
+        world = self.world
+        world.deliver_late()
+        message = envelope.message
+        envelope = replace(envelope, message=replace(message, rows=np.array(message.rows)))
+        faulty = world.random.random() < world.fault_rate
+        match world.random.choice(FAULTS[1:]) if faulty else "none":
+            case "lost message":
+                raise ConnectionError("lost")
+            case "lost reply":
+                await world.nodes[self.index].receive(envelope)
+                raise ConnectionError("lost")
+            case "repeated":
+                first = await world.nodes[self.index].receive(envelope)
+                again = await world.nodes[self.index].receive(envelope)
+                assert again == first, "a message that was answered gets the stored reply"
+                return again
+            case "late copy":
+                world.late.append((self.index, envelope))
+                raise ConnectionError("late")
+            case "restart":
+                world.restart(self.index)
+                raise ConnectionError("restarted")
+        return await world.nodes[self.index].receive(envelope)
+
+    async def close(self) -> None:
+        pass
+
+
+async def ask(world: World, ids: list[int], base: int, question: Question) -> Answer | Behind:
+    history = chain.extend(GENESIS, ids, 1)
+    anchor = history[base - 1] if base else GENESIS
+    message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:]), question)
+    return await world.nodes[1].session.advance(message)
+
+
+def shared_base(world: World, ids: list[int], want: int) -> int:
+    """The first position that the entry node must be sent for `ids`: what it has and agrees on stays."""
+    history = world.nodes[1].session.history
+    agreed = chain.extend(GENESIS, ids, 1)
+    base = min(len(history), len(ids) - want)
+    while base and history.value(base - 1) != agreed[base - 1]:
+        base -= 1
+    return base
