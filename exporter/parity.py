@@ -19,8 +19,9 @@ from training.model import FamilyModel
 POSITIONS = 64
 F32_BOUND = 1e-4
 """Bound on `max_error` where weights are f32."""
-QUANTIZED_BOUND = 0.25
-"""Bound on `rms_error` where weights are quantized."""
+QUANTIZED_BOUND = {"segment": 0.25, "exit": 0.15}
+"""Bounds on `rms_error` where weights are quantized, by kind of graph. Found: 0.17 and 0.02 on SmolLM2-135M, 0.16 and
+0.09 on random weights."""
 
 TEXT = """The lighthouse keeper had not slept since the storm began. Every hour she climbed the hundred and twelve
 steps, wiped the salt from the glass, and counted the seconds between two flashes: five, always five. At four
@@ -98,7 +99,13 @@ def check(folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, tokenize
     found = {}
     for graph in graphs:
         exact = graph.precision == "f32"
-        parity = measure(folder, graph, family, ref, F32_BOUND if exact else QUANTIZED_BOUND)
+        bound = F32_BOUND if exact else QUANTIZED_BOUND[graph.kind]
+        try:
+            parity = measure(folder, graph, family, ref, bound)
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise ExportError(
+                f"{graph.name}: onnxruntime cannot run it ({error}); the bundle was not written"
+            ) from error
         error, kind = (parity.max_error, "max_error") if exact else (parity.rms_error, "rms_error")
         if not error <= parity.bound:
             raise ExportError(

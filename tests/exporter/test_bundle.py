@@ -145,10 +145,24 @@ def test_a_corrupted_weight_is_refused_and_the_old_bundle_stays(
         path.write_bytes(content)
 
     monkeypatch.setattr(bundle_module, "write_graphs", corrupting)
-    with pytest.raises(ExportError, match="segment-2: .* is over the bound"):
+    with pytest.raises(ExportError, match=r"segment-2: .* is over the bound"):
         tiny_export(tiny_family, copy, precision)
     assert (copy / "manifest.json").read_text() == before
     assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+
+
+def test_a_graph_that_does_not_run_is_refused(
+    tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def truncating(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) -> None:
+        write_graphs(pieces, spec, folder)
+        path = folder / "exit-2.data"
+        path.write_bytes(path.read_bytes()[:-8192])
+
+    monkeypatch.setattr(bundle_module, "write_graphs", truncating)
+    with pytest.raises(ExportError, match="exit-2: onnxruntime cannot run it"):
+        tiny_export(tiny_family, tmp_path / "bundle", "f32")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_manifest_names_the_tools_and_the_parity_of_every_graph(tiny_bundle: Path) -> None:

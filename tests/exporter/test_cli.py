@@ -16,9 +16,11 @@ from training.model import FamilyModel
 HELP_SECONDS = 0.3
 
 
-def command(
-    *arguments: object, code: str = "from exporter.cli import main; main()"
-) -> "subprocess.CompletedProcess[str]":
+MAIN = "from exporter.cli import main; main()"
+HEAVY = "import sys, exporter.cli; print(sorted({'torch', 'onnx', 'numpy', 'transformers'} & {*sys.modules}))"
+
+
+def command(*arguments: object, code: str = MAIN) -> "subprocess.CompletedProcess[str]":
     """The command in a process of its own."""
     given = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(given, capture_output=True, text=True, check=False)
@@ -40,10 +42,7 @@ def test_help_needs_nothing_heavy() -> None:
         seconds.append(time.perf_counter() - start)
     assert done.returncode == 0 and "FAMILY_DIR" in done.stdout
     assert min(seconds) < HELP_SECONDS
-    heavy = (
-        "import sys, exporter.cli; print([m for m in ('torch', 'onnx', 'numpy', 'transformers') if m in sys.modules])"
-    )
-    assert command(code=heavy).stdout.strip() == "[]"
+    assert command(code=HEAVY).stdout.strip() == "[]"
 
 
 def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: Path, tmp_path: Path) -> None:
