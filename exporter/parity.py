@@ -94,23 +94,20 @@ def compare(found: F32, expected: F32) -> tuple[float, float]:
 
 
 def check(folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, tokenizer: Any) -> dict[str, Parity]:
-    """Parity of every graph. Raises `ExportError` for the first that is over its bound."""
+    """Parity of every graph. Raises `ExportError` for the first that does not run or is over its bound."""
     ref = reference(family, tokenizer)
     found = {}
     for graph in graphs:
         exact = graph.precision == "f32"
-        bound = F32_BOUND if exact else QUANTIZED_BOUND[graph.kind]
         try:
-            parity = measure(folder, graph, family, ref, bound)
-        except Exception as error:  # onnxruntime's errors have no common base
-            raise ExportError(
-                f"{graph.name}: onnxruntime cannot run it ({error}); the bundle was not written"
-            ) from error
+            parity = measure(folder, graph, family, ref, F32_BOUND if exact else QUANTIZED_BOUND[graph.kind])
+        except Exception as reason:  # onnxruntime's errors have no common base
+            raise ExportError(f"{graph.name}: onnxruntime cannot run it ({reason}); no bundle was written") from reason
         error, kind = (parity.max_error, "max_error") if exact else (parity.rms_error, "rms_error")
         if not error <= parity.bound:
             raise ExportError(
                 f"{graph.name}: {kind} {error:.2g} against PyTorch is over the bound of {parity.bound:.2g}; "
-                "the bundle was not written"
+                "no bundle was written"
             )
         found[graph.name] = parity
     return found
