@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
-from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from training.errors import BaseModelError
@@ -125,12 +125,14 @@ def _quiet() -> Iterator[None]:
     if sys.stderr.isatty():
         yield
         return
-    hub_logging: Any = transformers_logging
-    level = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        hub_logging.set_verbosity(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

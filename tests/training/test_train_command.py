@@ -1,10 +1,14 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from family.spec import Base, load_spec, save_spec
+from tests.tiny import TEXT
 from training import cli
+from training.model import FamilyModel
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -35,6 +39,19 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert cli.main(f"{arguments} {rest}".format(base=tiny_folder).split()) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("train-family: ") and problem in lines[0]
+
+
+def test_a_spec_file_is_trained_and_reported_as_json(
+    family: FamilyModel, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_spec(family.spec.with_base(Base("another", "0" * 64)), tmp_path / "wanted.json")
+    (tmp_path / "text.txt").write_text(TEXT)
+    files = f"--spec {tmp_path}/wanted.json --text {tmp_path}/text.txt --eval {tmp_path}/text.txt --out {tmp_path}/out"
+    recipe = "--tokens 256 --batch 2 --window 32 --threads 1 --eval-tokens 100 --json"
+    assert cli.main(f"--base {tiny_folder} {files} {recipe}".split()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["tokens_seen"] == 256 and report["command"].startswith("train-family --base")
+    assert load_spec(tmp_path / "out" / "spec.json") == family.spec  # with the base that it was trained on
 
 
 @pytest.mark.parametrize("arguments", ["--layers a,b", "--layers 2,4,6 --tokens -5", "--layers 2,6 --spec x.json", ""])
