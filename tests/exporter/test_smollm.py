@@ -1,0 +1,41 @@
+"""The real model, on this machine's kernels: chunks change no bit, and parity is what the exporter demands."""
+
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from exporter.parity import TEXT
+from family.manifest import load_manifest, verify_files
+from tests.exporter.helpers import Bundle, chunks, wandering
+
+N = 96
+
+
+@pytest.fixture(scope="module", params=["smollm_f32", "smollm_int4"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_split_gives_the_bits_of_one_shot(folder: Path, threads: int) -> None:
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids
+    bundle = Bundle(folder, np.array(ids[:N]))
+    assert len(bundle.rows[0]) == N
+    for graph in bundle.manifest.graphs:
+        expected = bundle.one_shot(graph)
+        runner = bundle.runner(graph, threads)
+        for history in (chunks([N - 16, *[1] * 16], N), chunks(cycle([2, 7, 1]), N), wandering(0, N)):
+            assert np.array_equal(bundle.replay(runner, history), expected), graph.name
+
+
+def test_the_bundle_is_as_it_was_written(folder: Path) -> None:
+    manifest = load_manifest(folder)
+    verify_files(manifest, folder, manifest.files)
+    assert [e.layer for e in manifest.spec.exits] == [10, 20, 30]
+    exact = manifest.precision == "f32"
+    errors = [p.max_error if exact else p.rms_error for p in manifest.parity.values()]
+    assert len(errors) == 6 and max(errors) < (1e-5 if exact else 0.25)
