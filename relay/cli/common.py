@@ -37,12 +37,12 @@ class Palette:
     """One colour per name, in the order in which names first appear."""
 
     def __init__(self, enabled: bool) -> None:
-        self._enabled = enabled
+        self.enabled = enabled
         self._names: list[str] = []
 
     def paint(self, name: str, text: str) -> str:
         """`text` in the colour of `name`."""
-        if not self._enabled or not text:
+        if not self.enabled or not text:
             return text
         if name not in self._names:
             self._names.append(name)

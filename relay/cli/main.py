@@ -82,11 +82,11 @@ def _describe(arguments: argparse.Namespace) -> None:
             _write(json.dumps(asdict(node)) + "\n")
             continue
         served = f"{node.segments[0]}-{node.segments[-1]}" if len(node.segments) > 1 else str(node.segments[0])
+        literal = "chunk-invariant" if node.chunk_invariant else "NOT chunk-invariant on this machine"
         _write(
             f"{node.tier}: {node.family}, segments {served} of {node.granularity}, {node.precision}, "
             f"context {node.context}, {node.rss_bytes / 2**20:.0f} MiB, {node.sessions} sessions\n"
-            f"  export {node.export_fingerprint[:12]}, "
-            f"{'chunk-invariant' if node.chunk_invariant else 'NOT chunk-invariant on this machine'}, version {node.version}\n"
+            f"  export {node.export_fingerprint[:12]}, {literal}, version {node.version}\n"
         )
         if node.upstream:
             state = (

@@ -82,3 +82,7 @@ def _announce(server: "NodeServer", *, as_json: bool) -> None:
         line = f"ready: tier {config.tier} serves segments {facts['segments']} of {config.bundle} on {facts['address']}"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,8 @@ Key and value buffers belong to the view; the graph reads and writes them in pla
 context, for attention's dummy row. Memory is taken by the system only where a position was written.
 """
 
+import math
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +30,30 @@ def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession
     return ort.InferenceSession(str(bundle / graph.files[0]), options, providers=["CPUExecutionProvider"])
 
 
+def _reserve(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array whose pages the system gives when they are first written: a session costs what it holds, no more.
+
+    Not `np.empty`, which asks for huge pages: one position of every head would then cost two megabytes.
+    """
+    count = math.prod(shape)
+    if count == 0:
+        return np.empty(shape, np.float32)
+    pages = mmap.mmap(-1, count * np.dtype(np.float32).itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.float32).reshape(shape)
+
+
 class _Cache:
     """The key and value buffers of one view, bound to a graph once."""
 
     def __init__(self, session: ort.InferenceSession, kv_layers: int, spec: FamilySpec) -> None:
         self.binding = session.io_binding()
         shape = (1, spec.kv_heads, spec.context + 1, spec.head_dim)
-        self._buffers: list[NDArray[np.float32]] = []
+        self._buffers = _reserve((kv_layers, 2, *shape))
+        """Kept: the binding holds pointers into it."""
         for layer in range(kv_layers):
-            for name in ("key", "value"):
-                buffer = np.empty(shape, np.float32)
-                self._buffers.append(buffer)  # keeps the memory that the binding points to
+            for name, buffer in zip(("key", "value"), self._buffers[layer], strict=True):
                 pointer = buffer.ctypes.data
                 self.binding.bind_input(f"past_{name}_{layer}", _CPU, 0, np.float32, shape, pointer)
                 self.binding.bind_output(f"present_{name}_{layer}", _CPU, 0, np.float32, shape, pointer)

