@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from family.errors import FamilialError
+from exporter.errors import ExportError
 from training.model import FamilyModel
 
+ROPE_TYPES = ("default", "llama3")
+"""Those whose angles do not depend on the length of the context."""
 PLACEHOLDER_VOCAB = 8
 """Rows of the embedding of a branch's model, which its graph leaves out."""
 
@@ -46,7 +48,7 @@ def _set_positions(folder: Path, positions: int) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     rope = (config.get("rope_parameters") or {}).get("rope_type", "default")
-    if rope != "default":
-        raise FamilialError(f"rope type {rope!r} is not supported; expected 'default'")
+    if rope not in ROPE_TYPES:
+        raise ExportError(f"the base's rope type {rope!r} is not supported; expected one of {', '.join(ROPE_TYPES)}")
     config["max_position_embeddings"] = positions
     path.write_text(json.dumps(config), encoding="utf-8")

@@ -4,9 +4,12 @@ import filecmp
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from exporter import bundle as bundle_module
 from exporter.bundle import export
@@ -18,6 +21,8 @@ from family.files import sha256_file
 from family.manifest import SHARED_DATA_NAME, load_manifest, verify_files
 from family.spec import FamilySpec
 from tests.conftest import tiny_export
+from tests.tiny import tiny_family as make_tiny_family
+from training.base import load_base
 from training.checkpoint import branch_path, save_family
 from training.model import FamilyModel
 
@@ -175,10 +180,6 @@ def test_the_manifest_names_the_tools_and_the_parity_of_every_graph(tiny_bundle:
 
 
 def test_an_early_exit_may_have_no_branch(tiny_family: FamilyModel, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    import torch
-
     exits = (replace(tiny_family.spec.exits[0], branch="none"), *tiny_family.spec.exits[1:])
     family = FamilyModel(replace(tiny_family.spec, exits=exits), tiny_family.base).eval()
     with torch.no_grad():
@@ -187,3 +188,31 @@ def test_an_early_exit_may_have_no_branch(tiny_family: FamilyModel, tmp_path: Pa
     manifest = export(family, family.base.tokenizer, tmp_path / "bundle", "f32")
     assert manifest.graph("exit", 1).kv_layers == 0
     assert manifest.hashes.branches[0] != ""
+
+
+def variant(base: Path, folder: Path, **config: object) -> FamilyModel:
+    """A tiny family on the tiny base's tokenizer and another config."""
+    shutil.copytree(base, folder)
+    changed = AutoConfig.from_pretrained(base, **config)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(changed).save_pretrained(folder)
+    return make_tiny_family(load_base(str(folder)))
+
+
+@pytest.mark.parametrize("precision", ["f32", "int4"])
+def test_a_base_with_a_head_of_its_own_is_supported(precision: str, tiny_base_dir: Path, tmp_path: Path) -> None:
+    family = variant(tiny_base_dir, tmp_path / "base", tie_word_embeddings=False)
+    assert not torch.equal(family.base.model.lm_head.weight, family.base.model.model.embed_tokens.weight)
+    manifest = export(family, family.base.tokenizer, tmp_path / "bundle", precision)
+    assert len(manifest.parity) == 6
+
+
+def test_rope_as_in_llama_3_is_supported_and_others_are_refused(tiny_base_dir: Path, tmp_path: Path) -> None:
+    llama3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    llama3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    family = variant(tiny_base_dir, tmp_path / "llama3", rope_parameters=llama3)
+    export(family, family.base.tokenizer, tmp_path / "bundle", "f32")
+    dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    family = variant(tiny_base_dir, tmp_path / "dynamic", rope_parameters=dynamic)
+    with pytest.raises(ExportError, match="rope type 'dynamic' is not supported"):
+        export(family, family.base.tokenizer, tmp_path / "refused", "f32")
