@@ -30,7 +30,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
-	$(BIN)/python -m benchmarks.relay --json
+	$(BIN)/python -m benchmarks.chain --json
+	$(BIN)/python -m benchmarks.exits --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh

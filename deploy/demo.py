@@ -38,7 +38,8 @@ class Written:
 async def write(client: AsyncRelayClient, prompt: Prompt, policy: Policy, palette: Palette) -> Written:
     """Generate and print as tokens come: coloured by tier, or with the tier's name where it changes."""
     started = time.perf_counter()
-    tokens, times = [], []
+    tokens: list[Token] = []
+    times: list[float] = []
     async for token in client.generate(prompt, policy=policy, max_tokens=MAX_TOKENS):
         if not palette.enabled and (not tokens or tokens[-1].tier != token.tier):
             put(f" [{token.tier}]")
