@@ -42,14 +42,12 @@ def embedded(bundle: Path, family: FamilyModel, ids: I64) -> F32:
     return rows
 
 
-def uncut(family: FamilyModel, folder: Path, precision: str, rows: F32) -> tuple[list[F32], F32]:
-    """The residual stream after every segment but the last, and the logits, of the builder's own whole graph."""
-    with quiet():
-        source = save_base(family, family.base.tokenizer, folder / "base")
-    out = folder / "built"
+def uncut(family: FamilyModel, source: Path, layers: list[int], precision: str, rows: F32) -> tuple[list[F32], F32]:
+    """The residual stream after these numbers of layers, and the logits, of the builder's own whole graph."""
+    out = source.parent / "built"
     out.mkdir()
     run_builder(source, PRECISIONS[precision], ["exclude_embeds=true"], out)
-    names = [f"/model/layers.{e.layer}/input_layernorm/output_3" for e in family.spec.exits[:-1]]
+    names = [f"/model/layers.{layer}/input_layernorm/output_3" for layer in layers]
     session = with_outputs(out / MODEL_FILE, names, out / "whole.onnx")
     empty = np.zeros((1, family.spec.kv_heads, 0, family.spec.head_dim), np.float32)
     inputs = {i.name: empty for i in session.get_inputs() if i.name.startswith("past_")}
@@ -66,11 +64,27 @@ def test_relayed_rows_and_logits_are_those_of_the_uncut_graph(
     folder = tmp_path / "bundle"
     shutil.copytree(request.getfixturevalue(fixture), folder)
     bundle = Bundle(folder, ids)
-    rows, logits = uncut(tiny_family, tmp_path, precision, embedded(folder, tiny_family, ids))
-    assert len(rows) == 2
-    for found, expected in zip(bundle.rows[1:], rows, strict=False):
+    with quiet():
+        source = save_base(tiny_family, tiny_family.base.tokenizer, tmp_path / "base")
+    rows, logits = uncut(tiny_family, source, [2, 4], precision, embedded(folder, tiny_family, ids))
+    for found, expected in zip(bundle.rows[1:3], rows, strict=True):
         assert np.array_equal(found, expected)
     assert np.array_equal(bundle.one_shot(bundle.manifest.graph("exit", 3)), logits)
+
+
+@pytest.mark.parametrize("g", [1, 2])
+def test_an_early_exits_logits_are_those_of_the_uncut_sub_model(
+    g: int, tiny_family: FamilyModel, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    ids = np.random.default_rng(4).integers(0, 512, N)
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    bundle = Bundle(folder, ids)
+    tiny_family.submodel(g).save_pretrained(tmp_path / "sub")
+    tiny_family.base.tokenizer.save_pretrained(tmp_path / "sub")
+    (state,), logits = uncut(tiny_family, tmp_path / "sub", [2 * g], "f32", embedded(folder, tiny_family, ids))
+    assert np.array_equal(bundle.rows[g], state)
+    assert np.array_equal(bundle.one_shot(bundle.manifest.graph("exit", g)), logits)
 
 
 def test_a_graph_without_the_expected_norms_is_refused() -> None:
