@@ -13,7 +13,7 @@ from training.base import LoadedBase, hash_weights, load_base
 from training.errors import BaseModelError
 
 
-def test_the_hash_is_of_the_weights_and_not_of_the_file(tiny: LoadedBase, tiny_folder: Path, tmp_path: Path) -> None:
+def test_the_hash_is_of_the_weights_and_not_of_the_file(tiny: LoadedBase, tiny_base_dir: Path, tmp_path: Path) -> None:
     tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
     assert load_base(str(tmp_path)).weights_sha256 == tiny.weights_sha256 == hash_weights(tiny.model)
@@ -24,8 +24,8 @@ def test_a_loaded_base_is_float32_and_frozen(tiny: LoadedBase) -> None:
     assert all(str(p.dtype) == "torch.float32" and not p.requires_grad for p in tiny.model.parameters())
 
 
-def test_loading_prints_nothing_into_a_pipe(tiny_folder: Path) -> None:
-    code = f"from training.base import load_base; load_base({str(tiny_folder)!r})"
+def test_loading_prints_nothing_into_a_pipe(tiny_base_dir: Path) -> None:
+    code = f"from training.base import load_base; load_base({str(tiny_base_dir)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
 
@@ -53,8 +53,8 @@ def test_an_unsupported_architecture_is_named_with_the_supported_ones(tmp_path: 
         load_base(str(tmp_path))
 
 
-def test_a_model_without_a_language_head_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    config = json.loads((tiny_folder / "config.json").read_text())
+def test_a_model_without_a_language_head_is_refused(tiny_base_dir: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_base_dir / "config.json").read_text())
     config["architectures"] = ["LlamaForSequenceClassification"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BaseModelError, match="LlamaForSequenceClassification is not supported"):

@@ -32,23 +32,23 @@ def test_help_loads_nothing_heavy() -> None:
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
-    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, problem: str
+    tiny_base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, problem: str
 ) -> None:
     rest = f"--text {tmp_path}/t.txt --eval {tmp_path}/e.txt --tokens 9999 --out {tmp_path}/out"
     (tmp_path / "e.txt").write_text("word " * 500)
-    assert cli.main(f"{arguments} {rest}".format(base=tiny_folder).split()) == 2
+    assert cli.main(f"{arguments} {rest}".format(base=tiny_base_dir).split()) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("train-family: ") and problem in lines[0]
 
 
 def test_a_spec_file_is_trained_and_reported_as_json(
-    family: FamilyModel, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: FamilyModel, tiny_base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_spec(family.spec.with_base(Base("another", "0" * 64)), tmp_path / "wanted.json")
     (tmp_path / "text.txt").write_text(TEXT)
     files = f"--spec {tmp_path}/wanted.json --text {tmp_path}/text.txt --eval {tmp_path}/text.txt --out {tmp_path}/out"
     recipe = "--tokens 256 --batch 2 --window 32 --threads 1 --eval-tokens 100 --json"
-    assert cli.main(f"--base {tiny_folder} {files} {recipe}".split()) == 0
+    assert cli.main(f"--base {tiny_base_dir} {files} {recipe}".split()) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["tokens_seen"] == 256 and report["command"].startswith("train-family --base")
     assert load_spec(tmp_path / "out" / "spec.json") == family.spec  # with the base that it was trained on

@@ -78,9 +78,9 @@ def test_the_number_of_threads_does_not_change_the_result(family: FamilyModel, t
     assert losses[0] == losses[1]
 
 
-def cli(tiny_folder: Path, text: Path, out: Path) -> list[str]:
+def cli(tiny_base_dir: Path, text: Path, out: Path) -> list[str]:
     options = (
-        f"--base {tiny_folder} --layers 2,4,6 --text {text} --eval {text} --eval-tokens 300 --out {out} --threads 1"
+        f"--base {tiny_base_dir} --layers 2,4,6 --text {text} --eval {text} --eval-tokens 300 --out {out} --threads 1"
     )
     recipe = "--tokens 6000 --batch 4 --window 32 --lr 3e-3 --seed 3"
     return [
@@ -91,16 +91,16 @@ def cli(tiny_folder: Path, text: Path, out: Path) -> list[str]:
     ]
 
 
-def test_a_killed_run_goes_on_with_the_same_losses(tiny_folder: Path, text: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_the_same_losses(tiny_base_dir: Path, text: Path, tmp_path: Path) -> None:
     outs = {name: tmp_path / name / "tiny" for name in ("whole", "killed")}
-    subprocess.run(cli(tiny_folder, text, outs["whole"]), check=True, capture_output=True)
-    with subprocess.Popen(cli(tiny_folder, text, outs["killed"]), stderr=subprocess.PIPE, text=True) as killed:
+    subprocess.run(cli(tiny_base_dir, text, outs["whole"]), check=True, capture_output=True)
+    with subprocess.Popen(cli(tiny_base_dir, text, outs["killed"]), stderr=subprocess.PIPE, text=True) as killed:
         assert killed.stderr is not None
         assert "/5888 tokens" in killed.stderr.readline()  # printed after the first checkpoint
         killed.kill()
     assert (outs["killed"] / STATE_NAME).exists()
     assert not (outs["killed"] / "report.json").exists()
-    subprocess.run(cli(tiny_folder, text, outs["killed"]), check=True, capture_output=True)
+    subprocess.run(cli(tiny_base_dir, text, outs["killed"]), check=True, capture_output=True)
     reports = [json.loads((out / "report.json").read_text()) for out in outs.values()]
     assert reports[0]["curve"] == reports[1]["curve"]
     assert reports[0]["held_out"] == reports[1]["held_out"]
