@@ -6,6 +6,8 @@ cross-entropy in nats per token, agreement as the share of positions with the sa
 
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from benchmarks import report
 from exporter.quality import WINDOW, bundle_logits
 from family.files import sha256_file
@@ -19,14 +21,12 @@ TOKENS = 16384
 
 def measure() -> dict[str, Any]:
     """All precisions on the same tokens."""
-    from transformers import PreTrainedTokenizerFast
-
     text = report.data(TEXT)
     figures: dict[str, Any] = {}
     for precision in report.PRECISIONS:
         bundle = report.bundle(precision)
         manifest = load_manifest(bundle)
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(bundle / TOKENIZER_NAME))
+        tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(bundle / TOKENIZER_NAME))  # type: ignore[no-untyped-call]
         ids = eval_ids(text, tokenizer, TOKENS + 1)
         found = evaluate(bundle_logits(bundle, manifest.graphs, manifest.spec, WINDOW), ids, WINDOW, WINDOW)
         figures[precision] = {
