@@ -137,8 +137,6 @@ def public(error: BaseException, session: str) -> RelayError:
     """The error that may leave a server: ours as it is, anything else without its text."""
     if isinstance(error, RelayError):
         return error
-    if isinstance(error, FamilialError):
-        return InvalidRequestError(str(error))
     return InternalError(f"the node failed on session {session}; its log has the details under this id")
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from family.spec import FamilySpec
 from relay.chain import VALUE_BYTES
 from relay.errors import InvalidRequestError
 from relay.fence import Stale
@@ -35,16 +36,21 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
     )
 
 
-def envelope(message: pb.AdvanceRequest, d_model: int, context: int, granularity: int) -> Envelope:
-    """The checked content of a peer's message. Raises `InvalidRequestError` for anything that does not fit together."""
+def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> Envelope:
+    """The checked content of a message to a node whose first exit is `first_exit`.
+
+    Raises `InvalidRequestError` for anything that does not fit together.
+    """
     rows, count = message.rows, message.rows.count
+    d_model, context, granularity = spec.d_model, spec.context, spec.granularity
+    _require(bool(message.session), "session: a name is needed")
     _require(rows.codec == pb.CODEC_F32, f"rows: codec {rows.codec} is unknown here; send f32")
     _require(count > 0 and rows.width == d_model, f"rows: {count} of width {rows.width}, expected width {d_model}")
     _require(len(rows.data) == count * d_model * _F32.itemsize, "rows: data and shape disagree")
     _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
     _require(len(message.anchor) == VALUE_BYTES, f"anchor: expected {VALUE_BYTES} bytes")
     _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
-    _require(1 <= message.target_exit <= granularity, f"target_exit: expected 1..{granularity}")
+    _require(first_exit <= message.target_exit <= granularity, f"target_exit: expected {first_exit}..{granularity}")
     _require(message.want <= count, "want: more answers than rows")
     _require(len(message.drafts) == max(0, message.want - 1), "drafts: expected one fewer than `want`")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")

@@ -1,16 +1,15 @@
 """`AsyncRelayClient`: the client SDK, written once; `RelayClient` runs it on a thread."""
 
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Unpack
 
 from grpc import aio
 
 from relay.client import types
+from relay.client.request import generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
-from relay.errors import InvalidRequestError, from_rpc
-from relay.policy import FixedExit, Policy
+from relay.errors import from_rpc
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -77,16 +76,7 @@ class AsyncRelayClient:
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Continue a text, token ids or a conversation. The request is sent at once; iterate for the tokens."""
-        request = pb.GenerateRequest(
-            session=options.get("session") or uuid.uuid4().hex,
-            max_tokens=options.get("max_tokens", 0),
-            logits=options.get("logits", False),
-            ignore_stop=options.get("ignore_stop", False),
-        )
-        _set_prompt(request, prompt)
-        if (policy := options.get("policy")) is not None:
-            _set_policy(request.policy, policy)
-        return Generation(self._stub, self.address, request, options.get("timeout"))
+        return Generation(self._stub, self.address, generate_request(prompt, options), options.get("timeout"))
 
     async def describe(self, timeout: float = DESCRIBE_TIMEOUT_S) -> tuple[Node, ...]:
         """The entry node and those upstream of it, in relay order."""
@@ -95,28 +85,3 @@ class AsyncRelayClient:
         except aio.AioRpcError as error:
             raise from_rpc(error, self.address) from None
         return tuple(types.node(message) for message in reply.nodes)
-
-
-def _set_prompt(request: pb.GenerateRequest, prompt: Prompt) -> None:
-    if isinstance(prompt, str):
-        request.text = prompt
-        return
-    request.ids.SetInParent()
-    for item in prompt:
-        if isinstance(item, Mapping):
-            if not {"role", "content"} <= item.keys():
-                raise InvalidRequestError(f"a turn needs 'role' and 'content', got {sorted(item)}")
-            request.chat.turns.add(role=item["role"], content=item["content"])
-        elif item >= 0:
-            request.ids.ids.append(item)
-        else:
-            raise InvalidRequestError(f"token id {item} is negative")
-
-
-def _set_policy(message: pb.Policy, policy: Policy) -> None:
-    if isinstance(policy, FixedExit):
-        if policy.exit < 1:
-            raise InvalidRequestError(f"exit {policy.exit} is unknown; exits count from 1")
-        message.exit = policy.exit
-    else:
-        message.schedule.seed = policy.seed

@@ -58,7 +58,9 @@ def check(ids: Sequence[int], policy: Policy, *, vocab_size: int, context: int, 
         )
     worst = max(ids)
     if worst >= vocab_size:
-        raise InvalidRequestError(f"token id {worst} is outside the vocabulary of {vocab_size}")
+        raise InvalidRequestError(
+            f"token id {worst} is outside the vocabulary; this family has ids 0..{vocab_size - 1}"
+        )
     if isinstance(policy, FixedExit) and not 1 <= policy.exit <= granularity:
         raise UnknownExitError(f"exit {policy.exit} is unknown; this family has exits 1..{granularity}")
 

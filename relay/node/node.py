@@ -82,9 +82,12 @@ class Node:
         return Session(self.engine, self._genesis, self.config.tier, upstream)
 
     def check_peer(self, peer: pb.Peer) -> None:
-        """Raise `PeerMismatchError` unless the sender's rows mean here what they mean there."""
+        """Raise `PeerMismatchError` unless the sender's rows mean here what they mean there.
+
+        Segment 1 reads token ids, so nobody sends it rows.
+        """
         mine = self.peer
-        if peer.boundary != self.first_segment - 1:
+        if self.first_segment == 1 or peer.boundary != self.first_segment - 1:
             raise PeerMismatchError(
                 f"tier {peer.tier!r} sends rows after segment {peer.boundary}, but tier {mine.tier!r} begins with "
                 f"segment {self.first_segment}; correct --upstream, --tier or --segments of one of the two"
@@ -136,7 +139,8 @@ class Node:
     def _remaining_s(self, name: str) -> float | None:
         deadline = self.sessions.deadline(name)
         if deadline is None:
-            return None  # longer than this node's own, so that it can still say goodbye upstream when its own passes
+            return None
+        # Longer than this node's own, so that it can still say goodbye upstream when its own passes.
         return max(0.0, deadline - asyncio.get_running_loop().time()) + GOODBYE_S
 
 

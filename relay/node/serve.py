@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,6 +23,8 @@ from relay.v1 import relay_pb2_grpc as rpc
 log = logging.getLogger("relay.node")
 
 SERVER_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20))
+LAST_WORDS_S = 1.0
+"""How long the last replies may take to leave when nothing runs any more."""
 HEALTH_SERVICES = ("", "relay.v1.Relay", "relay.v1.Hop")
 
 
@@ -64,8 +67,11 @@ class NodeServer:
         """Refuse new work, let running requests finish for `drain_s`, free everything."""
         self._readiness.draining = True
         await self._report(serving=False)
+        if self._readiness.node is not None:  # the port stays open meanwhile: who asks is told why not
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._readiness.node.sessions.quiet(), self.config.drain_s)
         if self._server is not None:
-            await self._server.stop(self.config.drain_s)
+            await self._server.stop(min(LAST_WORDS_S, self.config.drain_s))
         if self._readiness.node is not None:
             await self._readiness.node.close()
 

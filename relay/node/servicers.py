@@ -91,30 +91,34 @@ class HopServicer(rpc.HopServicer):
         self, request_iterator: AsyncIterator[pb.AdvanceRequest], context: Context
     ) -> AsyncIterator[pb.AdvanceReply]:
         """Answer the messages of one session's stream in order."""
-        name, held, epoch, ended = "", None, 0, False
+        name, held, epoch, over = "", None, 0, False
         node = self._readiness.node
         try:
             async for message in request_iterator:
                 async with _guarded(context, name or message.session):
                     if held is None:
-                        node, name = self._readiness.ready(), message.session
+                        node = self._readiness.ready()
                         node.check_peer(message.peer)
-                        held = node.sessions.enter(name, _deadline(context))
-                    assert node is not None
-                    if message.session != name:
+                    elif message.session != name:
                         raise InvalidRequestError("a stream serves one session; open another one for another session")
-                    spec = node.manifest.spec
-                    envelope = wire.envelope(message, spec.d_model, spec.context, spec.granularity)
+                    assert node is not None
+                    envelope = wire.envelope(message, node.manifest.spec, node.first_segment)
+                    if held is None:
+                        name = message.session
+                        held = node.sessions.enter(name, _deadline(context))
                     epoch = max(epoch, envelope.epoch)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply
-            ended = True
+            over = True
+        except aio.AbortError:  # refused: the sender gives the session up
+            over = True
+            raise
         finally:
             if held is not None and node is not None:
                 node.sessions.leave(name, held)
                 remaining_s = context.time_remaining()
-                over = ended or (remaining_s is not None and remaining_s <= 0)
-                if over and held.fence.epoch <= epoch:
+                late = remaining_s is not None and remaining_s <= 0
+                if (over or late) and held.fence.epoch <= epoch:
                     await asyncio.shield(node.sessions.close(name, held))
 
 

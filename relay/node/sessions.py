@@ -46,6 +46,8 @@ class Sessions:
         self._grace_s = grace_s
         self._held: dict[str, Held] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._quieter = asyncio.Event()
+        """Set when a stream ends."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -77,6 +79,7 @@ class Sessions:
     def leave(self, name: str, held: Held) -> None:
         """A stream broke: if it was the last, the session is freed when its grace is over."""
         held.streams -= 1
+        self._quieter.set()
         if held.streams == 0 and self._held.get(name) is held:
             held.expiry = asyncio.get_running_loop().call_later(self._grace_s, self._expire, name, held)
 
@@ -84,7 +87,16 @@ class Sessions:
         """Free a session, here and upstream."""
         if self._held.get(name) is held:
             del self._held[name]
-            await held.session.close()
+            try:
+                await held.session.close()
+            finally:
+                self._quieter.set()
+
+    async def quiet(self) -> None:
+        """Wait until no stream serves any session."""
+        while any(held.streams for held in self._held.values()):
+            self._quieter.clear()
+            await self._quieter.wait()
 
     async def close_all(self) -> None:
         """Free every session: the node stops."""
