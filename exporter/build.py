@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import onnx
 
@@ -80,13 +79,12 @@ def read_part(path: Path) -> Part:
             start = int(where.get("offset", 0))
             content = data[name][start : start + int(where["length"])]
         else:
-            content = memoryview(raw_bytes(tensor))
+            content = memoryview(_raw_bytes(tensor))
         weights[tensor.name] = Tensor(tensor.data_type, tuple(tensor.dims), content)
     return Part(list(model.graph.node), weights)
 
 
-def raw_bytes(tensor: Any) -> bytes:
-    """A tensor's content as it lies in a file, whichever field of the proto holds it."""
+def _raw_bytes(tensor: onnx.TensorProto) -> bytes:
     if tensor.HasField("raw_data"):
         return bytes(tensor.raw_data)
     return onnx.numpy_helper.to_array(tensor).tobytes()

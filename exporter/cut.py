@@ -1,4 +1,4 @@
-"""Cuts the builder's graphs at the residual stream: segments of the trunk, branches, and the last exit.
+"""Cuts the builder's graphs at the residual stream: segments of the trunk, and exits with and without a branch.
 
 The residual stream enters layer l at the layer's input norm, a `SkipSimplifiedLayerNormalization(residual, update)`
 that first adds the two. A graph that ends there ends with that addition; a graph that begins there begins with
@@ -17,8 +17,6 @@ from exporter.nodes import ancestors, constant, renamed
 
 SKIP_NORM = "SkipSimplifiedLayerNormalization"
 NORMS = (SKIP_NORM, "SimplifiedLayerNormalization")
-RESIDUAL = 3
-"""Output of a skip norm that is the sum it normed."""
 
 
 def segment(base: Part, embedding: Part, first_layer: int, last_layer: int) -> Piece:
