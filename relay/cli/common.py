@@ -16,6 +16,7 @@ _COLOURS = (36, 33, 35, 32, 34, 31)  # cyan, yellow, magenta, green, blue, red
 
 def run(command: Callable[[], None]) -> None:
     """Run a command; an error that is meant for the user becomes one line on stderr and exit status 2."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when gRPC loads: its core would add lines of its own
     try:
         command()
     except FamilialError as error:

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from family.errors import BundleError
 from family.manifest import Graph
 from family.spec import FamilySpec
 from relay.log import Rows
@@ -21,13 +22,24 @@ _CPU = "cpu"
 
 
 def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession:
-    """Open a graph's files. Threads stop spinning after each forward, so several graphs share the cores."""
+    """Open a graph's files. Raises `family.BundleError` if this ONNX Runtime cannot.
+
+    Threads stop spinning after each forward, so several graphs share the cores.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
-    return ort.InferenceSession(str(bundle / graph.files[0]), options, providers=["CPUExecutionProvider"])
+    path = bundle / graph.files[0]
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its kinds share no other base
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{path}: onnxruntime {ort.__version__} cannot open it; install the version that the manifest's tools name, "
+            f"or export the bundle again ({reason})"
+        ) from None
 
 
 def _reserve(shape: tuple[int, ...]) -> NDArray[np.float32]:
