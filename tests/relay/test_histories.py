@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay import hop
 from relay.errors import UnreachableError
-from relay.fence import Fence, Stale
+from relay.fence import Fence, Stale, next_epoch
 from relay.messages import Answer, Behind, Question
 from tests.relay.fakes import VOCAB, FakeEngine, expected_token
 from tests.relay.world import SEGMENTS, World, ask, shared_base
@@ -27,7 +27,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 steps = st.lists(
     st.tuples(
         st.integers(1, SEGMENTS),  # exit
-        st.integers(1, 5),  # new ids
+        st.integers(0, 5),  # new ids; with none, the same position may be asked again
         st.integers(0, 6),  # ids to take back first
         st.integers(0, 3),  # drafts, of which some are right
     ),
@@ -46,7 +46,7 @@ async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> N
     ids: list[int] = []
     for exit_, fresh, back, n_drafts in steps:
         del ids[max(0, len(ids) - back) :]
-        ids += [world.random.randrange(VOCAB) for _ in range(fresh)]
+        ids += [world.random.randrange(VOCAB) for _ in range(fresh or not ids)]
         drafts: list[int] = []
         for _ in range(n_drafts):
             right = expected_token(ids + drafts, exit_)
@@ -103,3 +103,20 @@ def test_the_fence_refuses_an_older_stream_and_names_the_newer() -> None:
     assert fence.check(2, 9) == Stale(3)
     fence.store(1, "third")
     assert fence.check(3, 1) == "third"
+
+
+def test_two_senders_that_were_told_the_same_epoch_do_not_take_the_same_next_one() -> None:
+    taken = {next_epoch(current=5 << 32) for _ in range(100)}
+    assert len(taken) > 90
+    assert all(epoch > 5 << 32 | 0xFFFFFFFF for epoch in taken)
+
+
+def test_going_back_costs_no_extra_round_trip() -> None:
+    async def scenario() -> None:
+        world = World(ENGINES, 0, 0.0, rows_per_message=100)
+        await ask(world, [1, 2, 3, 4, 5], 0, Question(2, want=1))
+        before = world.exchanges
+        await ask(world, [1, 2, 9], 2, Question(2, want=1))
+        assert world.exchanges == before + 1
+
+    asyncio.run(scenario())

@@ -51,7 +51,7 @@ async def run_history(world: World, engines: Engines, steps: list[tuple[int, int
     ids: list[int] = []
     for exit_, fresh, back, n_drafts in steps:
         del ids[max(0, len(ids) - back) :]
-        ids += [world.random.randrange(vocab_size) for _ in range(fresh)]
+        ids += [world.random.randrange(vocab_size) for _ in range(fresh or not ids)]
         for _ in range(n_drafts):
             right = int(one_shot(engines, ids, exit_, 1).argmax())
             ids.append(right if world.random.random() < 0.7 else world.random.randrange(vocab_size))
@@ -70,7 +70,7 @@ async def run_history(world: World, engines: Engines, steps: list[tuple[int, int
 
 
 steps = st.lists(
-    st.tuples(st.integers(1, SEGMENTS), st.integers(1, 9), st.integers(0, 12), st.integers(0, 3)),
+    st.tuples(st.integers(1, SEGMENTS), st.integers(0, 9), st.integers(0, 12), st.integers(0, 3)),
     min_size=1,
     max_size=10,
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from relay import chain
-from relay.fence import Stale
+from relay.fence import Stale, next_epoch
 from relay.hop import ROWS_PER_MESSAGE_BYTES, Envelope, Hop
 from relay.messages import Advance, Answer, Behind, Question
 from relay.node.sessions import Held
@@ -17,7 +17,7 @@ from relay.views import Engine
 
 GENESIS = chain.genesis("test")
 SEGMENTS = 3
-FAULTS = ("none", "lost message", "lost reply", "repeated", "late copy", "restart")
+FAULTS = ("none", "lost message", "lost reply", "repeated", "late copy", "restart", "rival")
 
 
 class World:
@@ -28,6 +28,7 @@ class World:
         self.rows_per_message = rows_per_message
         self.random = random.Random(seed)
         self.fault_rate = fault_rate
+        self.exchanges = 0
         self.late: list[tuple[int, Envelope]] = []
         self.arrivals: list[asyncio.Future[Answer | Behind | Stale]] = []
         self.nodes: dict[int, Held] = {}
@@ -57,6 +58,7 @@ class FaultyTransport:
 
     async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         world = self.world
+        world.exchanges += 1
         world.deliver_late()
         message = envelope.message
         envelope = replace(envelope, message=replace(message, rows=np.array(message.rows)))
@@ -75,10 +77,24 @@ class FaultyTransport:
             case "late copy":
                 world.late.append((self.index, envelope))
                 raise ConnectionError("late")
+            case "rival":
+                await self.rival()
             case "restart":
                 world.restart(self.index)
                 raise ConnectionError("restarted")
         return await world.nodes[self.index].receive(envelope)
+
+    async def rival(self) -> None:
+        """Another sender takes the session over with a history of its own, and is not heard of again."""
+        world, held = self.world, self.world.nodes[self.index]
+        base = world.random.randint(0, len(held.session.history))
+        count = world.random.randint(1, 4)
+        anchor = held.session.history.value(base - 1)
+        rows = np.random.default_rng(count).standard_normal((count, world.engines[self.index].d_model))
+        values = tuple(chain.extend(anchor, [world.random.randrange(10**6) for _ in range(count)], 1))
+        consume = Question(exit=self.index, want=0)
+        message = Advance(base, anchor, values, rows.astype(np.float32), consume)
+        assert isinstance(await held.receive(Envelope(next_epoch(held.fence.epoch), 1, message)), Answer)
 
     async def close(self) -> None:
         pass
