@@ -19,6 +19,9 @@ ROWS_PER_MESSAGE_BYTES = 1 << 20
 """Rows of one message; gRPC refuses messages over 4 MiB."""
 RECONNECT_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Pauses before each new attempt at a broken or refused connection."""
+_MORE_PAUSES_ONCE_ANSWERED = 8
+"""The last pause, so many times more, for an upstream that has answered the session before: a node that restarts has
+its files to check and its graphs to load."""
 _MOST_CORRECTIONS = 32
 """Replies of Behind or Stale to one question. A quiet link needs two; a restart or a rival stream costs one more."""
 
@@ -55,6 +58,7 @@ class Hop:
         """Rows that the upstream is believed to have consumed."""
         self._epoch = 0
         self._seq = 0
+        self._answered = False
 
     def truncate(self, length: int) -> None:
         """The log was cut to `length` rows."""
@@ -98,13 +102,16 @@ class Hop:
             rows=log.rows(first, stop),
             question=question,
         )
-        for delay_s in (*RECONNECT_DELAYS_S, None):
+        more = RECONNECT_DELAYS_S[-1:] * (_MORE_PAUSES_ONCE_ANSWERED if self._answered else 0)
+        for delay_s in (*RECONNECT_DELAYS_S, *more, None):
             try:
                 if self._transport is None:
                     self._transport = await self._connect()
                     self._epoch, self._seq = next_epoch(self._epoch), 0
                 self._seq += 1
-                return await self._transport.exchange(Envelope(self._epoch, self._seq, message))
+                reply = await self._transport.exchange(Envelope(self._epoch, self._seq, message))
+                self._answered = True
+                return reply
             except ConnectionError as error:
                 self._transport = None
                 if delay_s is None:

@@ -37,8 +37,8 @@ def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession
     except Exception as error:  # its kinds share no other base
         reason = " ".join(str(error).split())
         raise BundleError(
-            f"{path}: onnxruntime {ort.__version__} cannot open it; install the version that the manifest's tools name, "
-            f"or export the bundle again ({reason})"
+            f"{path}: onnxruntime {ort.__version__} cannot open it; install the version that the manifest's tools "
+            f"name, or export the bundle again ({reason})"
         ) from None
 
 

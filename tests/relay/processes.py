@@ -10,11 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import grpc
+import pytest
+
+from relay.errors import CODE_KEY
 from tests.relay.servers import HOST
 
 T = TypeVar("T")
@@ -161,7 +165,9 @@ class Gate:
         self._open.set()
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
-    """Ctrl-C."""
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
+def raw_error(call: Any) -> tuple[grpc.StatusCode, str, str]:
+    """Status, `relay-code` and details of a call that is refused."""
+    with pytest.raises(grpc.RpcError) as raised:
+        list(call)
+    error: Any = raised.value
+    return error.code(), dict(error.trailing_metadata()).get(CODE_KEY, ""), error.details()

@@ -12,12 +12,11 @@ from typing import Any
 import grpc
 import pytest
 from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import relay
 from family.errors import BundleError
-from family.manifest import Manifest, load_manifest
-from relay import errors, wire
-from relay.chain import genesis
+from relay import errors
 from relay.client.aio import AsyncRelayClient
 from relay.client.sync import RelayClient
 from relay.client.types import GenerateOptions, Prompt
@@ -43,7 +42,7 @@ from relay.policy import ExitSchedule, FixedExit
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 from tests.relay.bundles import with_field
-from tests.relay.processes import Gate, eventually, free_port, in_background
+from tests.relay.processes import Gate, eventually, free_port, in_background, raw_error
 from tests.relay.servers import HOST, Chain, address, chain, config, running, text
 
 
@@ -57,14 +56,6 @@ def nodes(tiny_bundle: Path) -> Iterator[Chain]:
 def client(nodes: Chain) -> Iterator[RelayClient]:
     with RelayClient(address(nodes.device)) as opened:
         yield opened
-
-
-def raw_error(call: Any) -> tuple[grpc.StatusCode, str, str]:
-    """Status, `relay-code` and details of a call that is refused."""
-    with pytest.raises(grpc.RpcError) as raised:
-        list(call)
-    error: Any = raised.value
-    return error.code(), dict(error.trailing_metadata()).get(CODE_KEY, ""), error.details()
 
 
 # What a request may get wrong.
@@ -280,9 +271,11 @@ def test_a_node_that_loads_and_one_that_drains_refuse_with_not_ready(
                 await text(server, [5])
             status, code, _ = await raw_generate(server, 1)
             assert (status, code) == (grpc.StatusCode.UNAVAILABLE, "not-ready")
+            assert not await is_serving(server)
         finally:
             loaded.set()
         await starting
+        assert await is_serving(server)
 
         gate = Gate(server.node.engine)
         reading = asyncio.ensure_future(text(server, [5], max_tokens=2, ignore_stop=True))
@@ -290,6 +283,7 @@ def test_a_node_that_loads_and_one_that_drains_refuse_with_not_ready(
         stopping = asyncio.ensure_future(server.stop())
         with pytest.raises(NotReadyError, match="shutting down; ask another one"):
             await text(server, [5])
+        assert not await is_serving(server)
         gate.open()
         assert len(await reading) == 2
         await stopping
@@ -297,99 +291,11 @@ def test_a_node_that_loads_and_one_that_drains_refuse_with_not_ready(
     asyncio.run(scenario())
 
 
-# What a peer may send.
-
-
-@pytest.fixture(scope="module")
-def manifest(tiny_bundle: Path) -> Manifest:
-    return load_manifest(tiny_bundle)
-
-
-def advance(manifest: Manifest, **changes: Any) -> pb.AdvanceRequest:
-    """Two rows that the edge node takes, but for `changes`."""
-    width = manifest.spec.d_model
-    row_changes = {key: changes.pop(key) for key in ("codec", "count", "width", "data") if key in changes}
-    rows = {"codec": pb.CODEC_F32, "count": 2, "width": width, "data": bytes(2 * width * 4), **row_changes}
-    fields: dict[str, Any] = {
-        "session": "peer",
-        "epoch": 1,
-        "seq": 1,
-        "base": 0,
-        "anchor": genesis(manifest.export_fingerprint),
-        "chain": bytes(32),
-        "target_exit": 2,
-        "want": 1,
-        "peer": pb.Peer(
-            tier="device",
-            family_fingerprint=manifest.family_fingerprint,
-            export_fingerprint=manifest.export_fingerprint,
-            boundary=1,
-        ),
-    }
-    return pb.AdvanceRequest(rows=pb.Rows(**rows), **{**fields, **changes})
-
-
-def test_the_message_that_the_malformed_ones_are_made_from_is_answered(nodes: Chain, manifest: Manifest) -> None:
-    with grpc.insecure_channel(address(nodes.edge)) as channel:
-        (reply,) = rpc.HopStub(channel).Advance(iter([advance(manifest)]))
-    assert (reply.cached, len(reply.answer.tokens), reply.answer.tier) == (2, 1, "edge")
-
-
-MALFORMED: list[tuple[dict[str, Any], str]] = [
-    ({"session": ""}, "session: a name is needed"),
-    ({"codec": 0}, "codec 0 is unknown here; send f32"),
-    ({"codec": 99}, "codec 99 is unknown here; send f32"),
-    ({"count": 0, "data": b"", "chain": b""}, "rows: 0 of width 64"),
-    ({"width": 65}, "width 65, expected width 64"),
-    ({"data": bytes(7)}, "data and shape disagree"),
-    ({"chain": bytes(16)}, "chain: one value for each row"),
-    ({"anchor": b"short"}, "anchor: expected 16 bytes"),
-    ({"base": 255}, "positions up to 257, the context is 256"),
-    ({"base": 2**32 - 1}, "the context is 256"),
-    ({"target_exit": 0}, r"target_exit: expected 2\.\.3"),
-    ({"target_exit": 1}, r"target_exit: expected 2\.\.3"),
-    ({"target_exit": 4}, r"target_exit: expected 2\.\.3"),
-    ({"want": 3}, "want: more answers than rows"),
-    ({"drafts": [7]}, "drafts: expected one fewer than `want`"),
-    ({"want": 2}, "drafts: expected one fewer than `want`"),
-    ({"epoch": 0}, "epoch, seq: counted from 1"),
-    ({"seq": 0}, "epoch, seq: counted from 1"),
-]
-
-
-@pytest.mark.parametrize(("changes", "says"), MALFORMED, ids=[str(c)[:40] for c, _ in MALFORMED])
-def test_a_malformed_message_is_refused_and_leaves_nothing(
-    nodes: Chain, manifest: Manifest, changes: dict[str, Any], says: str
-) -> None:
-    with grpc.insecure_channel(address(nodes.edge)) as channel:
-        refused = raw_error(rpc.HopStub(channel).Advance(iter([advance(manifest, **{"session": "bad", **changes})])))
-    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
-    assert re.search(says, refused[2])
-    assert "bad" not in nodes.edge.node.sessions
-
-
-def test_every_check_of_the_wire_has_a_malformed_message_here() -> None:
-    checks = Path(wire.__file__).read_text(encoding="utf-8").count("    _require(")
-    assert len({says for _, says in MALFORMED}) >= checks
-
-
-@pytest.mark.parametrize("boundary", [0, 2])
-def test_rows_of_another_boundary_are_refused(nodes: Chain, manifest: Manifest, boundary: int) -> None:
-    message = advance(manifest)
-    message.peer.boundary = boundary
-    for server in (nodes.device, nodes.edge):
-        with grpc.insecure_channel(address(server)) as channel:
-            status, code, details = raw_error(rpc.HopStub(channel).Advance(iter([message])))
-        assert (status, code) == (grpc.StatusCode.FAILED_PRECONDITION, "peer-mismatch")
-        assert "correct --upstream" in details
-
-
-def test_a_stream_serves_one_session(nodes: Chain, manifest: Manifest) -> None:
-    messages = [advance(manifest), advance(manifest, session="other", seq=2)]
-    with grpc.insecure_channel(address(nodes.edge)) as channel:
-        refused = raw_error(rpc.HopStub(channel).Advance(iter(messages)))
-    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
-    assert "one session" in refused[2]
+async def is_serving(server: NodeServer) -> bool:
+    async with aio.insecure_channel(address(server)) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        reply = await stub.Check(health_pb2.HealthCheckRequest(service="relay.v1.Hop"))
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 # What no one may see.

@@ -1,0 +1,115 @@
+"""What a peer may send: every message that does not fit is refused with a reason, and leaves nothing behind."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from family.manifest import Manifest, load_manifest
+from relay import wire
+from relay.chain import genesis
+from relay.v1 import relay_pb2 as pb
+from relay.v1 import relay_pb2_grpc as rpc
+from tests.relay.processes import in_background, raw_error
+from tests.relay.servers import Chain, address, chain
+
+
+@pytest.fixture(scope="module")
+def nodes(tiny_bundle: Path) -> Iterator[Chain]:
+    with in_background(chain(tiny_bundle)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def manifest(tiny_bundle: Path) -> Manifest:
+    return load_manifest(tiny_bundle)
+
+
+def advance(manifest: Manifest, **changes: Any) -> pb.AdvanceRequest:
+    """Two rows that the edge node takes, but for `changes`."""
+    width = manifest.spec.d_model
+    row_changes = {key: changes.pop(key) for key in ("codec", "count", "width", "data") if key in changes}
+    rows = {"codec": pb.CODEC_F32, "count": 2, "width": width, "data": bytes(2 * width * 4), **row_changes}
+    fields: dict[str, Any] = {
+        "session": "peer",
+        "epoch": 1,
+        "seq": 1,
+        "base": 0,
+        "anchor": genesis(manifest.export_fingerprint),
+        "chain": bytes(32),
+        "target_exit": 2,
+        "want": 1,
+        "peer": pb.Peer(
+            tier="device",
+            family_fingerprint=manifest.family_fingerprint,
+            export_fingerprint=manifest.export_fingerprint,
+            boundary=1,
+        ),
+    }
+    return pb.AdvanceRequest(rows=pb.Rows(**rows), **{**fields, **changes})
+
+
+def test_the_message_that_the_malformed_ones_are_made_from_is_answered(nodes: Chain, manifest: Manifest) -> None:
+    with grpc.insecure_channel(address(nodes.edge)) as channel:
+        (reply,) = rpc.HopStub(channel).Advance(iter([advance(manifest)]))
+    assert (reply.cached, len(reply.answer.tokens), reply.answer.tier) == (2, 1, "edge")
+
+
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({"session": ""}, "session: a name is needed"),
+    ({"codec": 0}, "codec 0 is unknown here; send f32"),
+    ({"codec": 99}, "codec 99 is unknown here; send f32"),
+    ({"count": 0, "data": b"", "chain": b""}, "rows: 0 of width 64"),
+    ({"width": 65}, "width 65, expected width 64"),
+    ({"data": bytes(7)}, "data and shape disagree"),
+    ({"chain": bytes(16)}, "chain: one value for each row"),
+    ({"anchor": b"short"}, "anchor: expected 16 bytes"),
+    ({"base": 255}, "positions up to 257, the context is 256"),
+    ({"base": 2**32 - 1}, "the context is 256"),
+    ({"target_exit": 0}, r"target_exit: expected 2\.\.3"),
+    ({"target_exit": 1}, r"target_exit: expected 2\.\.3"),
+    ({"target_exit": 4}, r"target_exit: expected 2\.\.3"),
+    ({"want": 3}, "want: more answers than rows"),
+    ({"drafts": [7]}, "drafts: expected one fewer than `want`"),
+    ({"want": 2}, "drafts: expected one fewer than `want`"),
+    ({"epoch": 0}, "epoch, seq: counted from 1"),
+    ({"seq": 0}, "epoch, seq: counted from 1"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), MALFORMED, ids=[str(c)[:40] for c, _ in MALFORMED])
+def test_a_malformed_message_is_refused_and_leaves_nothing(
+    nodes: Chain, manifest: Manifest, changes: dict[str, Any], says: str
+) -> None:
+    with grpc.insecure_channel(address(nodes.edge)) as channel:
+        refused = raw_error(rpc.HopStub(channel).Advance(iter([advance(manifest, **{"session": "bad", **changes})])))
+    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
+    assert re.search(says, refused[2])
+    assert "bad" not in nodes.edge.node.sessions
+
+
+def test_every_check_of_the_wire_has_a_malformed_message_here() -> None:
+    checks = Path(wire.__file__).read_text(encoding="utf-8").count("    _require(")
+    assert len({says for _, says in MALFORMED}) >= checks
+
+
+@pytest.mark.parametrize("boundary", [0, 2])
+def test_rows_of_another_boundary_are_refused(nodes: Chain, manifest: Manifest, boundary: int) -> None:
+    message = advance(manifest)
+    message.peer.boundary = boundary
+    for server in (nodes.device, nodes.edge):
+        with grpc.insecure_channel(address(server)) as channel:
+            status, code, details = raw_error(rpc.HopStub(channel).Advance(iter([message])))
+        assert (status, code) == (grpc.StatusCode.FAILED_PRECONDITION, "peer-mismatch")
+        assert "correct --upstream" in details
+
+
+def test_a_stream_serves_one_session(nodes: Chain, manifest: Manifest) -> None:
+    messages = [advance(manifest), advance(manifest, session="other", seq=2)]
+    with grpc.insecure_channel(address(nodes.edge)) as channel:
+        refused = raw_error(rpc.HopStub(channel).Advance(iter(messages)))
+    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
+    assert "one session" in refused[2]
