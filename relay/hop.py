@@ -65,12 +65,12 @@ class Hop:
         self._cached = min(self._cached, length)
 
     async def ask(self, history: History, log: RowLog, question: Question) -> Answer:
-        """Send the rows that the upstream lacks, the last `question.want` in any case, and return its answer."""
+        """Send the rows that the upstream lacks, the last `question.want` among them, and return its answer."""
         consume = Question(question.exit, want=0)
         engine_ms = 0.0
         for _ in range(_MOST_CORRECTIONS):
-            start = min(self._cached, len(log) - question.want)
-            for first, stop in pieces(start, len(log), self._rows_per_message, last=question.want):
+            assert self._cached <= len(log) - question.want, "the rows of a question are always new to the log"
+            for first, stop in pieces(self._cached, len(log), self._rows_per_message, last=question.want):
                 asked = question if stop == len(log) else consume
                 reply = await self._exchange(history, log, first, stop, asked)
                 if isinstance(reply, Stale):

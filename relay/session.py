@@ -70,7 +70,7 @@ class Level:
         if self._exit is None:
             self._exit = self._engine.open_exit(self.index)
         view, end = self._exit, len(self.log)
-        start = min(self._exit_read, end - want) if view.has_cache else end - want
+        start = self._exit_read if view.has_cache else end - want
         *earlier, (first, stop) = pieces(start, end, ROWS_PER_FORWARD, last=want)
         for a, b in earlier:
             await self._run(partial(view.run, self.log.rows(a, b), a, 0))

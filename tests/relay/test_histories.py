@@ -116,7 +116,7 @@ def test_going_back_costs_no_extra_round_trip() -> None:
         world = World(ENGINES, 0, 0.0, rows_per_message=100)
         await ask(world, [1, 2, 3, 4, 5], 0, Question(2, want=1))
         before = world.exchanges
-        await ask(world, [1, 2, 9], 2, Question(2, want=1))
+        await ask(world, [1, 2, 9, 9, 9, 9, 9], 2, Question(2, want=1))
         assert world.exchanges == before + 1
 
     asyncio.run(scenario())
