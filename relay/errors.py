@@ -10,6 +10,7 @@ RelayError                     (a family.FamilialError: its text is safe to prin
 ├── UnreachableError           nothing answers at the address
 ├── BusyError                  the node holds as many sessions as it may
 ├── TimeoutExceededError       the deadline passed; every hop was told
+├── ClosedError                the client, or this text, was closed on this side
 ├── ConfigurationError         a node cannot start as it was told to (never crosses the wire)
 └── InternalError              a defect; the details are in the node's log only
 """
@@ -93,6 +94,13 @@ class TimeoutExceededError(RelayError):
     status = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+class ClosedError(RelayError):
+    """The client or the text was closed on this side (never crosses the wire)."""
+
+    code = "closed"
+    status = grpc.StatusCode.CANCELLED
+
+
 class ConfigurationError(RelayError):
     """A node cannot start as it was told to."""
 
@@ -118,6 +126,7 @@ CATALOGUE: dict[str, type[RelayError]] = {
         UnreachableError,
         BusyError,
         TimeoutExceededError,
+        ClosedError,
         ConfigurationError,
         InternalError,
     )

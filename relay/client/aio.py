@@ -1,5 +1,6 @@
 """`AsyncRelayClient`: the client SDK, written once; `RelayClient` runs it on a thread."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Unpack
@@ -9,7 +10,7 @@ from grpc import aio
 from relay.client import types
 from relay.client.request import generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
-from relay.errors import from_rpc
+from relay.errors import ClosedError, from_rpc
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -49,6 +50,11 @@ class Generation:
                     self.finish = types.finish(event.finish)
         except aio.AioRpcError as error:
             raise from_rpc(error, self._address) from None
+        except asyncio.CancelledError:
+            reader = asyncio.current_task()
+            if reader is not None and reader.cancelling():
+                raise
+            raise ClosedError("the text was closed before it was complete; ask for it again") from None
         finally:
             self._call.cancel()
 
@@ -61,6 +67,7 @@ class AsyncRelayClient:
         """HOST:PORT of the entry node."""
         self._channel = aio.insecure_channel(address, CHANNEL_OPTIONS)
         self._stub = rpc.RelayStub(self._channel)
+        self._closed = False
 
     async def __aenter__(self) -> "AsyncRelayClient":
         return self
@@ -72,16 +79,23 @@ class AsyncRelayClient:
 
     async def close(self) -> None:
         """Close the connection; texts under way are cancelled on every node."""
+        self._closed = True
         await self._channel.close()
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Continue a text, token ids or a conversation. The request is sent at once; iterate for the tokens."""
+        self._check_open()
         return Generation(self._stub, self.address, generate_request(prompt, options), options.get("timeout"))
 
     async def describe(self, timeout: float = DESCRIBE_TIMEOUT_S) -> tuple[Node, ...]:
         """The entry node and those upstream of it, in relay order."""
+        self._check_open()
         try:
             reply = await self._stub.Describe(pb.DescribeRequest(), timeout=timeout)
         except aio.AioRpcError as error:
             raise from_rpc(error, self.address) from None
         return tuple(types.node(message) for message in reply.nodes)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the client of {self.address} is closed; open another one")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack
 from relay.client.aio import DESCRIBE_TIMEOUT_S, AsyncRelayClient
 from relay.client.aio import Generation as AsyncGeneration
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
+from relay.errors import ClosedError
 
 T = TypeVar("T")
 
@@ -21,7 +22,14 @@ class _Loop:
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay-client", daemon=True)
         self._thread.start()
 
+    @property
+    def stopped(self) -> bool:
+        return self._loop.is_closed()
+
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if self.stopped:
+            work.close()
+            raise ClosedError("the client is closed; open another one")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -55,8 +63,9 @@ class Generation:
         return self._tokens
 
     def close(self) -> None:
-        """Cancel what is still under way, on every node."""
-        self._loop.wait(self._stream.aclose())
+        """Cancel what is still under way, on every node. A client that was closed has done so."""
+        if not self._loop.stopped:
+            self._loop.wait(self._stream.aclose())
 
     def _read(self) -> Iterator[Token]:
         tokens = aiter(self._stream)
@@ -89,8 +98,9 @@ class RelayClient:
 
     def close(self) -> None:
         """Close the connection; texts under way are cancelled on every node."""
-        self._loop.wait(self._client.close())
-        self._loop.stop()
+        if not self._loop.stopped:
+            self._loop.wait(self._client.close())
+            self._loop.stop()
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Continue a text, token ids or a conversation; iterate for the tokens."""

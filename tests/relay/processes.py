@@ -147,22 +147,32 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-class Gate:
-    """Holds an engine's forwards until it is opened: a generation that is surely still under way."""
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    asyncio.run(eventually(holds))
 
-    def __init__(self, engine: Any) -> None:
-        self._run, self._open = engine.run, asyncio.Event()
+
+class Gate:
+    """Lets `free` forwards of an engine through and holds the others until it is opened, from any thread: a generation
+    that is surely still under way.
+    """
+
+    def __init__(self, engine: Any, free: int = 0) -> None:
+        self._run, self._free = engine.run, free
+        self._opened = threading.Event()
         self.waiting = 0
         engine.run = self.pass_through
 
     async def pass_through(self, forward: Callable[[], T]) -> T:
-        self.waiting += 1
-        await self._open.wait()
+        self._free -= 1
+        if self._free < 0:
+            self.waiting += 1
+            await eventually(self._opened.is_set)
         result: T = await self._run(forward)
         return result
 
     def open(self) -> None:
-        self._open.set()
+        self._opened.set()
 
 
 def raw_error(call: Any) -> tuple[grpc.StatusCode, str, str]:

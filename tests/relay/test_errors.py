@@ -25,6 +25,7 @@ from relay.errors import (
     CATALOGUE,
     CODE_KEY,
     BusyError,
+    ClosedError,
     InternalError,
     InvalidRequestError,
     NotReadyError,
@@ -296,6 +297,54 @@ async def is_serving(server: NodeServer) -> bool:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         reply = await stub.Check(health_pb2.HealthCheckRequest(service="relay.v1.Hop"))
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+# What is over.
+
+
+def test_a_text_whose_client_is_closed_says_so_to_who_reads_it(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with running(config(tiny_bundle, "device")) as device:
+            client = AsyncRelayClient(address(device))
+            gate = Gate(device.node.engine, free=4)
+            reading = asyncio.ensure_future(collect(client.generate([5])))
+            await eventually(lambda: gate.waiting > 0)
+            await client.close()
+            with pytest.raises(ClosedError, match="closed before it was complete"):
+                await reading
+            for use in (lambda: client.describe(), lambda: collect(client.generate([5]))):
+                with pytest.raises(ClosedError, match="is closed; open another one"):
+                    await use()
+            gate.open()
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_that_is_cancelled_is_cancelled_and_frees_the_session(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with running(config(tiny_bundle, "device")) as device, AsyncRelayClient(address(device)) as client:
+            gate = Gate(device.node.engine, free=4)
+            reading = asyncio.ensure_future(collect(client.generate([5])))
+            await eventually(lambda: gate.waiting > 0)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            gate.open()
+            await eventually(lambda: len(device.node.sessions) == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_blocking_client_is_left_in_peace_by_its_unread_texts(nodes: Chain) -> None:
+    with RelayClient(address(nodes.device)) as client:
+        unread = client.generate([5])
+        next(iter(unread))
+    unread.close()
+    client.close()
+    with pytest.raises(ClosedError, match="open another one"):
+        next(iter(unread))
+    with pytest.raises(ClosedError, match="open another one"):
+        client.describe()
 
 
 # What no one may see.

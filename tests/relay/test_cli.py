@@ -1,0 +1,321 @@
+"""The commands as a shell sees them: stdout, stderr, exit codes, and what they load."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.client.sync import RelayClient
+from relay.client.types import GenerateOptions, Prompt
+from relay.policy import ExitSchedule, FixedExit
+from tests.relay.processes import (
+    PATIENCE_S,
+    Gate,
+    command,
+    environment,
+    free_port,
+    in_background,
+    one_line_error,
+    run,
+    until,
+)
+from tests.relay.servers import HOST, Chain, address, chain, config, running
+
+PROMPT = "The café runs out of tea."
+HEAVY = ("torch", "transformers", "onnxruntime", "scipy")
+
+
+@pytest.fixture(scope="module")
+def nodes(tiny_bundle: Path) -> Iterator[Chain]:
+    with in_background(chain(tiny_bundle)) as served:
+        yield served
+
+
+def relay(nodes: Chain, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return run("relay", *arguments, "--node", address(nodes.device), **changes)
+
+
+def written(nodes: Chain, prompt: Prompt = PROMPT, **options: Any) -> str:
+    """The text that the SDK gives."""
+    with RelayClient(address(nodes.device)) as client:
+        return "".join(token.text for token in client.generate(prompt, **GenerateOptions(**options)))  # type: ignore[typeddict-item]
+
+
+# relay generate
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], {}),
+        (["--exit", "1"], {"policy": FixedExit(1)}),
+        (["--schedule", "7"], {"policy": ExitSchedule(7)}),
+        (["--timeout", "60"], {}),
+    ],
+)
+def test_generate_writes_the_text_and_nothing_else(nodes: Chain, arguments: list[str], options: dict[str, Any]) -> None:
+    done = relay(nodes, "generate", PROMPT, "--max-tokens", "9", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == written(nodes, max_tokens=9, **options) + "\n"
+
+
+def test_generate_chat_speaks_through_the_models_template(nodes: Chain) -> None:
+    done = relay(nodes, "generate", PROMPT, "--chat", "--max-tokens", "9")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = written(nodes, [{"role": "user", "content": PROMPT}], max_tokens=9)
+    assert done.stdout == said + "\n"
+    assert said != written(nodes, max_tokens=9)
+
+
+def test_generate_json_is_one_object_for_every_token_and_one_for_the_end(nodes: Chain) -> None:
+    done = relay(nodes, "generate", PROMPT, "--max-tokens", "6", "--schedule", "7", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    *tokens, finish = [json.loads(line) for line in done.stdout.splitlines()]
+    assert set(tokens[0]) == {
+        "id", "text", "position", "exit", "tier", "confidence", "elapsed_ms", "engine_ms",
+    }  # fmt: skip
+    assert "".join(token["text"] for token in tokens) == written(nodes, max_tokens=6, policy=ExitSchedule(7))
+    assert all(token["tier"] == ("device", "edge", "cloud")[token["exit"] - 1] for token in tokens)
+    assert set(finish) == {"reason", "prompt_tokens", "tokens"}
+    assert finish["tokens"] == len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([PROMPT, "--exit", "9"], "error: exit 9 is unknown; this family has exits 1..3"),
+        ([""], "error: the prompt is empty; give at least one token"),
+        (["tea " * 500], "error: the prompt has "),
+        ([PROMPT, "--timeout", "0.000001"], "error: the timeout passed before the text was complete; give a larger"),
+        ([PROMPT, "--schedule", "-1"], "error: the seed of a schedule is a 64-bit number from 0 on, got -1"),
+        ([PROMPT, "--schedule", str(2**64)], "error: the seed of a schedule is a 64-bit number"),
+        ([PROMPT, "--max-tokens", str(2**32)], "error: max_tokens cannot be 4294967296"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_and_exit_code_2(nodes: Chain, arguments: list[str], says: str) -> None:
+    assert one_line_error(relay(nodes, "generate", *arguments)).startswith(says)
+
+
+def test_bytes_that_are_no_text_are_refused_in_one_line(nodes: Chain) -> None:
+    done = subprocess.run(
+        [command("relay"), "generate", b"\xff\xfe", "--node", address(nodes.device)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env=environment(PYTHONUTF8="1"),
+    )
+    assert "not valid Unicode" in one_line_error(done)
+
+
+@pytest.mark.parametrize("arguments", [["generate", PROMPT], ["describe"]])
+def test_a_node_that_is_not_there_is_one_line_and_exit_code_2(arguments: list[str]) -> None:
+    nobody = f"{HOST}:{free_port()}"
+    line = one_line_error(run("relay", *arguments, "--node", nobody))
+    assert line == f"error: no relay node answers at {nobody}; start one there, or correct the address"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["generate"], "the following arguments are required: prompt"),
+        (["generate", PROMPT, "--exit", "0"], "argument --exit: expected a positive whole number, got '0'"),
+        (["generate", PROMPT, "--exit", "1", "--schedule", "2"], "not allowed with argument"),
+        (["generate", PROMPT, "--max-tokens", "few"], "argument --max-tokens: expected a positive whole number"),
+        (["generate", PROMPT, "--timeout", "-1"], "argument --timeout: expected a positive number of seconds"),
+        (["generate", PROMPT, "--node", "here"], "argument --node: expected HOST:PORT, got 'here'"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_arguments_of_the_wrong_form_are_refused_by_their_name(arguments: list[str], says: str) -> None:
+    done = run("relay", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr.splitlines()[-1]
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(nodes: Chain) -> None:
+    script = f"'{command('relay')}' generate '{PROMPT}' --json --node {address(nodes.device)} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment()
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("free_forwards", [0, 6], ids=["before the first token", "in mid-sentence"])
+def test_ctrl_c_leaves_quietly_and_frees_the_session(free_forwards: int, tiny_bundle: Path) -> None:
+    with in_background(running(config(tiny_bundle, "device"))) as device:
+        gate = Gate(device.node.engine, free=free_forwards)
+        process = subprocess.Popen(
+            [command("relay"), "generate", PROMPT, "--json", "--node", address(device)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        until(lambda: gate.waiting > 0)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, complaints) == (130, "")
+        gate.open()
+        until(lambda: len(device.node.sessions) == 0)
+
+
+# Colours.
+
+
+def on_a_terminal(nodes: Chain, **changes: str) -> str:
+    """What `relay generate` writes to a terminal."""
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [
+            command("relay"),
+            "generate",
+            PROMPT,
+            "--schedule",
+            "7",
+            "--max-tokens",
+            "12",
+            "--node",
+            address(nodes.device),
+        ],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=False,
+        env=environment(**changes),
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal is an error
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_sees_a_colour_per_tier_unless_it_asks_for_none(nodes: Chain) -> None:
+    plain = written(nodes, max_tokens=12, policy=ExitSchedule(7)) + "\n"
+    coloured = on_a_terminal(nodes)
+    assert len(set(re.findall(r"\x1b\[3\dm", coloured))) >= 2
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert on_a_terminal(nodes, NO_COLOR="1") == plain
+
+
+# relay describe
+
+
+def test_describe_tells_of_every_node_in_relay_order(nodes: Chain) -> None:
+    done = relay(nodes, "describe")
+    assert (done.returncode, done.stderr) == (0, "")
+    heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [head.partition(":")[0] for head in heads] == ["device", "edge", "cloud"]
+    assert all(f"tiny-g3, segments {i} of 3, f32, context 256" in head for i, head in enumerate(heads, 1))
+    upstreams = [line for line in done.stdout.splitlines() if line.startswith("  upstream ")]
+    assert [line.split()[1].rstrip(":") for line in upstreams] == [address(nodes.edge), address(nodes.cloud)]
+    assert "\x1b" not in done.stdout
+
+
+def test_describe_json_is_one_object_for_every_node(nodes: Chain) -> None:
+    done = relay(nodes, "describe", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    reported = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(node["tier"], node["segments"]) for node in reported] == [("device", [1]), ("edge", [2]), ("cloud", [3])]
+    assert len({node["export_fingerprint"] for node in reported}) == 1
+    assert all(node["chunk_invariant"] and node["rss_bytes"] > 0 for node in reported)
+
+
+def test_describe_says_which_upstream_it_did_not_reach(tiny_bundle: Path) -> None:
+    nobody = f"{HOST}:{free_port()}"
+    alone = NodeConfig("device", tiny_bundle, listen=f"{HOST}:0", upstream=nobody, threads=1, drain_s=0.0)
+    with in_background(running(alone)) as device:
+        text = run("relay", "describe", "--node", address(device))
+        as_json = run("relay", "describe", "--json", "--node", address(device))
+    assert f"  upstream {nobody}: not reached: unavailable\n" in text.stdout
+    (node,) = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert (node["upstream"], node["upstream_error"]) == (nobody, "unavailable")
+
+
+# What is loaded.
+
+
+def interpreter(script: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter."""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment())
+
+
+def loaded_after(code: str, names: tuple[str, ...]) -> set[str]:
+    """Which of these packages a fresh interpreter has loaded after `code`."""
+    script = (
+        f"import sys\ntry:\n    {code}\nexcept SystemExit as left:\n    assert not left.code, left\n"
+        f"print('loaded', *(name for name in {names} if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+        env=environment(),
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("home", "arguments"),
+    [
+        ("relay.cli.main", ["--help"]),
+        ("relay.cli.main", ["generate", "--help"]),
+        ("relay.cli.main", ["describe", "--help"]),
+        ("relay.cli.node", ["--help"]),
+        ("training.cli", ["--help"]),
+        ("exporter.cli", ["--help"]),
+    ],
+)
+def test_help_loads_nothing_heavy(home: str, arguments: list[str]) -> None:
+    code = f"sys.argv[1:] = {arguments}; from {home} import main; sys.exit(main())"
+    assert loaded_after(code, (*HEAVY, "grpc", "numpy", "google.protobuf", "tokenizers", "onnx")) == set()
+
+
+def test_importing_relay_loads_almost_nothing() -> None:
+    assert loaded_after("import relay", (*HEAVY, "grpc", "numpy")) == set()
+
+
+def test_the_whole_sdk_loads_nothing_that_only_nodes_and_training_need() -> None:
+    each = "import relay; [getattr(relay, name) for name in relay.__all__]"
+    assert loaded_after(each, (*HEAVY, "tokenizers", "jinja2")) == set()
+
+
+def test_every_command_is_installed_and_has_help() -> None:
+    for name in ("relay", "relay-node", "train-family", "export-family"):
+        done = run(name, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: {name} ")
+
+
+def test_a_node_without_its_extra_names_the_command_that_installs_it() -> None:
+    hide = "sys.modules['onnxruntime'] = None; sys.argv[1:] = ['--tier', 'edge', '--bundle', 'b']"
+    script = f"import sys; {hide}; from relay.cli.node import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env=environment(),
+    )
+    assert one_line_error(done) == (
+        "error: relay-node needs the package onnxruntime; install it with: pip install 'familial[node]'"
+    )
