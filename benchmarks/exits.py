@@ -28,7 +28,7 @@ def measure() -> dict[str, Any]:
         manifest = load_manifest(bundle)
         tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(bundle / TOKENIZER_NAME))  # type: ignore[no-untyped-call]
         ids = eval_ids(text, tokenizer, TOKENS + 1)
-        found = evaluate(bundle_logits(bundle, manifest.graphs, manifest.spec, WINDOW), ids, WINDOW, WINDOW)
+        found = evaluate(bundle_logits(bundle, manifest.graphs, manifest.spec), ids, WINDOW, WINDOW)
         figures[precision] = {
             "tokens": found.tokens,
             "cross_entropy": {f"exit_{e.exit}": round(e.cross_entropy, 3) for e in found.exits},

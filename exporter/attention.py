@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto, helper
 
-from exporter.graphs import SEQLENS_K, TOTAL, past_names, present_names
 from exporter.nodes import constant, copied
+from family.graphs import SEQLENS_K, TOTAL, past_names, present_names
 
 ATTENTION = "GroupQueryAttention"
 QUERY_KEY_VALUE = range(3)

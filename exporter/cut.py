@@ -12,8 +12,9 @@ from onnx import NodeProto, helper
 
 from exporter.attention import ATTENTION, bind_attention, pick
 from exporter.errors import ExportError
-from exporter.graphs import HEAD_ROWS, LOGITS, ROWS_IN, ROWS_OUT, WANTED, Part, Piece, Tensor
+from exporter.graphs import HEAD_ROWS, Part, Piece, Tensor
 from exporter.nodes import ancestors, constant, renamed
+from family.graphs import LOGITS, ROWS_IN, ROWS_OUT, WANTED
 
 SKIP_NORM = "SkipSimplifiedLayerNormalization"
 NORMS = (SKIP_NORM, "SimplifiedLayerNormalization")

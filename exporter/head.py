@@ -10,8 +10,9 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from exporter.errors import ExportError
-from exporter.graphs import HEAD_ROWS, INPUT_IDS, LOGITS, Part, Tensor, f32_tensor
+from exporter.graphs import HEAD_ROWS, Part, Tensor, f32_tensor
 from exporter.nodes import copied
+from family.graphs import INPUT_IDS, LOGITS
 
 EMBEDDED = "inputs_embeds"
 """The builder's name of the embedding's rows, [1, q, d_model], where it leaves the embedding out."""

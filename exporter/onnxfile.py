@@ -5,19 +5,9 @@ from pathlib import Path
 
 from onnx import TensorProto, ValueInfoProto, helper
 
-from exporter.graphs import (
-    INPUT_IDS,
-    LOGITS,
-    ROWS_IN,
-    ROWS_OUT,
-    SEQLENS_K,
-    TOTAL,
-    WANTED,
-    Piece,
-    past_names,
-    present_names,
-)
+from exporter.graphs import Piece
 from exporter.weights import write_weights
+from family.graphs import INPUT_IDS, LOGITS, ROWS_IN, ROWS_OUT, SEQLENS_K, TOTAL, WANTED, past_names, present_names
 from family.spec import FamilySpec
 
 OPSETS = {"": 22, "com.microsoft": 1}

@@ -72,7 +72,7 @@ def measure(folder: Path, graph: Graph, family: FamilyModel, ref: Reference, bou
         ref.ids if graph.kind == "segment" and graph.index == 1 else ref.rows[graph.index - (graph.kind == "segment")]
     )
     wanted = ref.rows[graph.index] if graph.kind == "segment" else ref.logits[graph.index]
-    runner = GraphRunner(folder, graph, family.spec, slots=len(ref.ids) + 1)
+    runner = GraphRunner(folder, graph, family.spec)
     whole = runner.run(rows, 0)
     single = np.concatenate([runner.run(rows[i : i + 1], i) for i in range(len(rows))])
     errors = [compare(whole, wanted), compare(single, wanted)]

@@ -34,14 +34,14 @@ def measure_quality(
     """
     window = min(WINDOW, spec.context)
     ids = eval_ids(text, tokenizer, tokens + 1)
-    found = evaluate(bundle_logits(bundle, graphs, spec, window), ids, window, window, progress)
+    found = evaluate(bundle_logits(bundle, graphs, spec), ids, window, window, progress)
     exits = tuple(ExitQuality(e.exit, e.cross_entropy, e.agreement) for e in found.exits)
     return Quality(text.name, sha256_file(text), found.tokens, window, window, exits)
 
 
-def bundle_logits(bundle: Path, graphs: tuple[Graph, ...], spec: FamilySpec, window: int) -> LogitsFn:
+def bundle_logits(bundle: Path, graphs: tuple[Graph, ...], spec: FamilySpec) -> LogitsFn:
     """Logits of all exits for a window of token ids from position 0, the segments relayed in this process."""
-    runners = {graph.name: GraphRunner(bundle, graph, spec, slots=window + 1) for graph in graphs}
+    runners = {graph.name: GraphRunner(bundle, graph, spec) for graph in graphs}
 
     def logits(ids: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.float32]]:
         found = {}

@@ -13,6 +13,17 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from family.errors import BundleError
+from family.graphs import (
+    INPUT_IDS,
+    LOGITS,
+    ROWS_IN,
+    ROWS_OUT,
+    SEQLENS_K,
+    TOTAL,
+    WANTED,
+    past_names,
+    present_names,
+)
 from family.manifest import Graph
 from family.spec import FamilySpec
 from relay.log import Rows
@@ -21,19 +32,21 @@ from relay.messages import Logits
 _CPU = "cpu"
 
 
-def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession:
-    """Open a graph's files. Raises `family.BundleError` if this ONNX Runtime cannot.
-
-    Threads stop spinning after each forward, so several graphs share the cores.
-    """
+def session_options(threads: int) -> ort.SessionOptions:
+    """How graphs run here. Threads stop spinning after each forward, so several graphs share the cores."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
+    return options
+
+
+def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession:
+    """Open a graph's files. Raises `family.BundleError` if this ONNX Runtime cannot."""
     path = bundle / graph.files[0]
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:  # its kinds share no other base
         reason = " ".join(str(error).split())
         raise BundleError(
@@ -65,18 +78,20 @@ class _Cache:
         self._buffers = _reserve((kv_layers, 2, *shape))
         """Kept: the binding holds pointers into it."""
         for layer in range(kv_layers):
-            for name, buffer in zip(("key", "value"), self._buffers[layer], strict=True):
+            for past, present, buffer in zip(
+                past_names(layer), present_names(layer), self._buffers[layer], strict=True
+            ):
                 pointer = buffer.ctypes.data
-                self.binding.bind_input(f"past_{name}_{layer}", _CPU, 0, np.float32, shape, pointer)
-                self.binding.bind_output(f"present_{name}_{layer}", _CPU, 0, np.float32, shape, pointer)
+                self.binding.bind_input(past, _CPU, 0, np.float32, shape, pointer)
+                self.binding.bind_output(present, _CPU, 0, np.float32, shape, pointer)
         self._session = session
         self._has_attention = kv_layers > 0
 
     def run(self, inputs: dict[str, NDArray[np.generic]], output: str, out: NDArray[np.float32], total: int) -> None:
         """One forward over positions up to `total` - 1 into `out`."""
         if self._has_attention:
-            inputs["seqlens_k"] = np.array([total - 1], np.int32)
-            inputs["total_sequence_length"] = np.array(total, np.int32)
+            inputs[SEQLENS_K] = np.array([total - 1], np.int32)
+            inputs[TOTAL] = np.array(total, np.int32)
         for name, array in inputs.items():
             self.binding.bind_cpu_input(name, array)
         self.binding.bind_output(output, _CPU, 0, np.float32, out.shape, out.ctypes.data)
@@ -88,14 +103,14 @@ class OrtSegmentView:
 
     def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec) -> None:
         self._cache = _Cache(session, graph.kv_layers, spec)
-        self._input = "input_ids" if graph.index == 1 else "rows_in"
+        self._input = INPUT_IDS if graph.index == 1 else ROWS_IN
         self._d_model = spec.d_model
 
     def run(self, rows: Rows | NDArray[np.int64], past: int) -> Rows:
         """Consume rows (q, d_model), or ids (q,) for segment 1, at positions past..; returns (q, d_model)."""
         count = len(rows)
         out = np.empty((1, count, self._d_model), np.float32)
-        self._cache.run({self._input: np.ascontiguousarray(rows)[None]}, "rows_out", out, past + count)
+        self._cache.run({self._input: np.ascontiguousarray(rows)[None]}, ROWS_OUT, out, past + count)
         made: Rows = out[0]
         return made
 
@@ -110,11 +125,11 @@ class OrtExitView:
 
     def run(self, rows: Rows, past: int, wanted: int) -> Logits:
         """Consume rows (q, d_model) at positions past..; the logits of the last `wanted` of them, (wanted, vocab)."""
-        count = len(rows)
-        out = np.empty((wanted, self._vocab_size), np.float32)
-        inputs: dict[str, NDArray[np.generic]] = {
-            "rows_in": np.ascontiguousarray(rows)[None],
-            "wanted": np.arange(count - wanted, count, dtype=np.int64),
-        }
-        self._cache.run(inputs, "logits", out, past + count)
+        return self.logits(rows, past, np.arange(len(rows) - wanted, len(rows)))
+
+    def logits(self, rows: Rows, past: int, wanted: NDArray[np.int64]) -> Logits:
+        """The same for any indices into the rows."""
+        out = np.empty((len(wanted), self._vocab_size), np.float32)
+        inputs: dict[str, NDArray[np.generic]] = {ROWS_IN: np.ascontiguousarray(rows)[None], WANTED: wanted}
+        self._cache.run(inputs, LOGITS, out, past + len(rows))
         return out

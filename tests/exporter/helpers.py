@@ -20,7 +20,6 @@ class Bundle:
         self.folder = folder
         self.manifest = load_manifest(folder)
         self.threads = threads
-        self.slots = len(ids) + 1
         self.rows: list[F32 | I64] = [ids]
         for segment in self.manifest.spec.segments:
             graph = self.manifest.graph("segment", segment.index)
@@ -28,7 +27,7 @@ class Bundle:
 
     def runner(self, graph: Graph, threads: int | None = None) -> GraphRunner:
         """The graph with empty buffers."""
-        return GraphRunner(self.folder, graph, self.manifest.spec, self.slots, threads or self.threads)
+        return GraphRunner(self.folder, graph, self.manifest.spec, threads or self.threads)
 
     def given(self, graph: Graph) -> F32 | I64:
         """What the graph reads: token ids, or rows."""

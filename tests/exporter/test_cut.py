@@ -12,11 +12,12 @@ from onnx import helper
 from exporter.build import MODEL_FILE, quiet, run_builder
 from exporter.cut import norm_before
 from exporter.errors import ExportError
-from exporter.graphs import INPUT_IDS, LOGITS, SEQLENS_K, TOTAL, Part
+from exporter.graphs import Part
 from exporter.head import EMBEDDED
 from exporter.huggingface import save_base
 from exporter.precision import PRECISIONS
-from exporter.runner import session_options
+from family.graphs import INPUT_IDS, LOGITS, SEQLENS_K, TOTAL
+from relay.engine.graph import session_options
 from tests.exporter.helpers import F32, I64, Bundle
 from training.model import FamilyModel
 

@@ -15,7 +15,7 @@ from training.model import FamilyModel
 def test_relayed_logits_are_the_sub_models(tiny_family: FamilyModel, tiny_bundle: Path) -> None:
     ids = np.random.default_rng(5).integers(0, 512, 100)
     manifest = load_manifest(tiny_bundle)
-    found = bundle_logits(tiny_bundle, manifest.graphs, manifest.spec, window=100)(ids)
+    found = bundle_logits(tiny_bundle, manifest.graphs, manifest.spec)(ids)
     for g in (1, 2, 3):
         with torch.no_grad():
             expected = tiny_family.submodel(g)(torch.from_numpy(ids)[None]).logits[0].numpy()
