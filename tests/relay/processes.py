@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -105,7 +104,6 @@ def start_node(bundle: Path, tier: str, *arguments: str, listen: str) -> subproc
         stderr=subprocess.DEVNULL,
         text=True,
         env=environment(),
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT}),
     )
 
 

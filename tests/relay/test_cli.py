@@ -16,6 +16,7 @@ import pytest
 
 from relay.client.sync import RelayClient
 from relay.client.types import GenerateOptions, Prompt
+from relay.node.config import NodeConfig
 from relay.policy import ExitSchedule, FixedExit
 from tests.relay.processes import (
     PATIENCE_S,
@@ -152,12 +153,20 @@ def test_a_reader_that_leaves_ends_the_command_quietly(nodes: Chain) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command that hears Ctrl-C even where the tests run in the background of a shell, which ignores it."""
+
+
 @pytest.mark.parametrize("free_forwards", [0, 6], ids=["before the first token", "in mid-sentence"])
 def test_ctrl_c_leaves_quietly_and_frees_the_session(free_forwards: int, tiny_bundle: Path) -> None:
     with in_background(running(config(tiny_bundle, "device"))) as device:
         gate = Gate(device.node.engine, free=free_forwards)
         process = subprocess.Popen(
-            [command("relay"), "generate", PROMPT, "--json", "--node", address(device)],
+            [sys.executable, "-c", INTERRUPTIBLE, command("relay"), "generate", PROMPT, "--node", address(device)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
