@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from family.cli import run
 from family.errors import FamilialError
-from relay.cli.common import run
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILY = "smollm2-135m-g3"
@@ -64,7 +64,7 @@ def main(
         result = {"benchmark": name, **measure(), "machine": machine()}
         sys.stdout.write(json.dumps(result) + "\n" if as_json else table(result))
 
-    run(work)
+    run(work, name=f"benchmarks.{name}", extra="dev")
 
 
 def _read(path: str) -> str:

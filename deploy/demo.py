@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import median
 
 from deploy.local import chain
+from family.cli import run
 from family.manifest import Manifest, load_manifest
-from relay.cli.common import Palette, run, wants_colour
+from relay.cli.common import Palette, wants_colour
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Node, Prompt, Token
 from relay.policy import ExitSchedule, FixedExit, Policy
@@ -104,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="what export-family wrote")
     arguments = parser.parse_args()
-    run(lambda: asyncio.run(demo(arguments.bundle)))
+    run(lambda: asyncio.run(demo(arguments.bundle)), name="the demo", extra="dev")
 
 
 if __name__ == "__main__":

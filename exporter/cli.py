@@ -6,10 +6,10 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from exporter.precision import PRECISIONS
-from family.errors import FamilialError
+from family.cli import existing_file, positive, run
 
 if TYPE_CHECKING:
     from family.manifest import Manifest
@@ -30,28 +30,25 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="the bundle's directory")
     add("--base", metavar="REF", help="Hugging Face id, folder or .gguf file; default: the built-in base")
     add("--precision", choices=sorted(PRECISIONS), default="int4", help="of the weights; default: %(default)s")
-    add("--eval", type=_file, metavar="TEXT", help="measure every exit on this text")
-    add("--eval-tokens", type=_positive, default=EVAL_TOKENS, metavar="N", help="of the text; default: %(default)s")
+    add("--eval", type=existing_file, metavar="TEXT", help="measure every exit on this text")
+    add("--eval-tokens", type=positive, default=EVAL_TOKENS, metavar="N", help="of the text; default: %(default)s")
     add("--json", action="store_true", help="print the result as JSON")
     return result
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line and exit code 2."""
+    """Entry point of the `export-family` command."""
     arguments = parser().parse_args()
     warnings.showwarning = _show_warning
-    try:
-        manifest = run(arguments, progress_line(sys.stderr))
-    except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; run: pip install 'familial[export]'")
-    except (FamilialError, OSError) as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written")
-    sys.stdout.write(json.dumps(report(manifest), indent=2) + "\n" if arguments.json else table(manifest))
+
+    def command() -> None:
+        manifest = export_family(arguments, progress_line(sys.stderr))
+        sys.stdout.write(json.dumps(report(manifest), indent=2) + "\n" if arguments.json else table(manifest))
+
+    run(command, name="export-family", extra="export", interrupted="interrupted; nothing was written")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest":
+def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest":
     """Load the family and export it."""
     from exporter.bundle import Held, check_target, export
     from family.spec import load_spec
@@ -122,23 +119,5 @@ def own_bytes(manifest: "Manifest", files: tuple[str, ...]) -> int:
     return sum(manifest.files[name].bytes for name in files if name != SHARED_DATA_NAME)
 
 
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text}: no such file")
-    return path
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
-    return int(text)
-
-
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    sys.stderr.write(f"export-family: warning: {message}\n")
-
-
-def _fail(text: str) -> NoReturn:
-    sys.stderr.write(f"export-family: {text}\n")
-    sys.exit(2)
+    sys.stderr.write(f"warning: {message}\n")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from family.errors import FamilialError
+from family.cli import positive, run
 from family.spec import SPEC_VERSION, Base, Exit, FamilySpec, load_spec
 
 if TYPE_CHECKING:
@@ -15,30 +15,19 @@ if TYPE_CHECKING:
     from training.report import Report
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point. Returns 0, or 2 after printing a user's error in one line."""
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `train-family` command."""
     arguments = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(arguments)
-    try:
-        report = _train(options, arguments)
-    except FamilialError as error:
-        print(f"train-family: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except ModuleNotFoundError as error:
-        print(  # noqa: T201
-            f"train-family: {error.name} is not installed; run: pip install 'familial[train]'", file=sys.stderr
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("train-family: stopped; the same command goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
-        return 130
-    if options.json:
+
+    def command() -> None:
         from family.strict import dumps
 
-        print(dumps(report), end="")  # noqa: T201
-    else:
-        print(_table(report))  # noqa: T201
-    return 0
+        report = _train(options, arguments)
+        sys.stdout.write(dumps(report) if options.json else _table(report) + "\n")
+
+    stopped = "stopped; the same command goes on from the last checkpoint"
+    run(command, name="train-family", extra="train", interrupted=stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,15 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--eval", nargs="+", required=True, type=Path, metavar="FILE", help="held-out .txt or .jsonl")
     parser.add_argument(
-        "--eval-tokens", type=_positive, default=1 << 17, help="most tokens of each (default %(default)s)"
+        "--eval-tokens", type=positive, default=1 << 17, help="most tokens of each (default %(default)s)"
     )
-    parser.add_argument("--tokens", type=_positive, required=True, help="tokens to train on")
+    parser.add_argument("--tokens", type=positive, required=True, help="tokens to train on")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="family folder to write")
     parser.add_argument("--seed", type=int, default=0, help="decides the order of the text (default %(default)s)")
-    parser.add_argument("--batch", type=_positive, default=4, help="windows per step (default %(default)s)")
-    parser.add_argument("--window", type=_positive, default=256, help="tokens per window (default %(default)s)")
+    parser.add_argument("--batch", type=positive, default=4, help="windows per step (default %(default)s)")
+    parser.add_argument("--window", type=positive, default=256, help="tokens per window (default %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default %(default)s)")
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
@@ -77,17 +66,11 @@ def _layers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 10,20,30; got {text!r}") from None
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
 def _train(options: argparse.Namespace, arguments: list[str]) -> "Report":
     spec = load_spec(options.spec) if options.spec else None  # before the base, which takes seconds to load
     from training.base import load_base
     from training.data import parse_source
-    from training.run import Job, run
+    from training.run import Job, train
     from training.trainer import Recipe
 
     text = tuple(parse_source(argument) for argument in options.text)
@@ -102,7 +85,7 @@ def _train(options: argparse.Namespace, arguments: list[str]) -> "Report":
         threads=options.threads,
         command=shlex.join(["train-family", *arguments]),
     )
-    return run(job, base)
+    return train(job, base)
 
 
 def _spec(options: argparse.Namespace, base: "LoadedBase") -> FamilySpec:
@@ -139,4 +122,4 @@ def _table(report: "Report") -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -43,7 +43,7 @@ class Job:
     command: str
 
 
-def run(job: Job, base: LoadedBase) -> Report:
+def train(job: Job, base: LoadedBase) -> Report:
     """Train, evaluate and write the family folder; goes on where a killed run of the same job left its state.
 
     Raises:

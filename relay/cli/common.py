@@ -1,32 +1,14 @@
-"""What both commands share: errors as one line, colours per tier, addresses and segments read strictly."""
+"""What `relay` and `relay-node` share: colours per tier, addresses and segments read strictly."""
 
 import argparse
 import os
-import sys
-from collections.abc import Callable
 from typing import TextIO
 
-from family.errors import FamilialError
-
-EXIT_USER_ERROR = 2
 DEFAULT_NODE = "localhost:7001"
+QUIET_GRPC = {"GRPC_VERBOSITY": "NONE"}
+"""For the environment before gRPC loads: its core would add lines of its own to the commands' output."""
 
 _COLOURS = (36, 33, 35, 32, 34, 31)  # cyan, yellow, magenta, green, blue, red
-
-
-def run(command: Callable[[], None]) -> None:
-    """Run a command; an error that is meant for the user becomes one line on stderr and exit status 2."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when gRPC loads: its core would add lines of its own
-    try:
-        command()
-    except FamilialError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -64,21 +46,3 @@ def segments(text: str) -> tuple[int, ...]:
     if not first.isdigit() or (dash and not last.isdigit()):
         raise argparse.ArgumentTypeError(f"expected A or A-B, for example 1-2, got {text!r}")
     return tuple(range(int(first), int(last if dash else first) + 1))
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A positive number of seconds, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
-    return value

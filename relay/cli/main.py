@@ -2,16 +2,19 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 
-from relay.cli.common import DEFAULT_NODE, Palette, address, positive, run, seconds, wants_colour
+from family.cli import positive, run, seconds
+from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, Palette, address, wants_colour
 
 
 def main() -> None:
     """Entry point of the `relay` command."""
     arguments = _parser().parse_args()
-    run(lambda: arguments.command(arguments))
+    os.environ.update(QUIET_GRPC | os.environ)
+    run(lambda: arguments.command(arguments), name="relay", extra="node")
 
 
 def _parser() -> argparse.ArgumentParser:

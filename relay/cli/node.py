@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.cli.common import address, positive, run, seconds, segments
+from family.cli import positive, run, seconds
+from relay.cli.common import QUIET_GRPC, address, segments
 
 if TYPE_CHECKING:
     from relay.node.serve import NodeServer
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Entry point of the `relay-node` command."""
     arguments = _parser().parse_args()
-    run(lambda: _serve(arguments))
+    os.environ.update(QUIET_GRPC | os.environ)
+    run(lambda: _serve(arguments), name="relay-node", extra="node")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,15 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    try:
-        from relay.node.config import NodeConfig
-        from relay.node.serve import serve
-    except ModuleNotFoundError as error:
-        from relay.errors import ConfigurationError
+    from relay.node.config import NodeConfig
+    from relay.node.serve import serve
 
-        raise ConfigurationError(
-            f"relay-node needs the package {error.name}; install it with: pip install 'familial[node]'"
-        ) from None
     config = NodeConfig(
         tier=arguments.tier,
         bundle=arguments.bundle,

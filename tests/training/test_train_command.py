@@ -36,9 +36,11 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     rest = f"--text {tmp_path}/t.txt --eval {tmp_path}/e.txt --tokens 9999 --out {tmp_path}/out"
     (tmp_path / "e.txt").write_text("word " * 500)
-    assert cli.main(f"{arguments} {rest}".format(base=tiny_base_dir).split()) == 2
+    with pytest.raises(SystemExit) as caught:
+        cli.main(f"{arguments} {rest}".format(base=tiny_base_dir).split())
+    assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("train-family: ") and problem in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and problem in lines[0]
 
 
 def test_a_spec_file_is_trained_and_reported_as_json(
@@ -48,7 +50,7 @@ def test_a_spec_file_is_trained_and_reported_as_json(
     (tmp_path / "text.txt").write_text(TEXT)
     files = f"--spec {tmp_path}/wanted.json --text {tmp_path}/text.txt --eval {tmp_path}/text.txt --out {tmp_path}/out"
     recipe = "--tokens 256 --batch 2 --window 32 --threads 1 --eval-tokens 100 --json"
-    assert cli.main(f"--base {tiny_base_dir} {files} {recipe}".split()) == 0
+    cli.main(f"--base {tiny_base_dir} {files} {recipe}".split())
     report = json.loads(capsys.readouterr().out)
     assert report["tokens_seen"] == 256 and report["command"].startswith("train-family --base")
     assert load_spec(tmp_path / "out" / "spec.json") == family.spec  # with the base that it was trained on
@@ -66,5 +68,7 @@ def test_a_missing_extra_prints_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "training.base", None)
-    assert cli.main(["--layers", "2,4,6", "--text", "t", "--eval", "e", "--tokens", "9", "--out", "o"]) == 2
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--layers", "2,4,6", "--text", "t", "--eval", "e", "--tokens", "9", "--out", "o"])
+    assert caught.value.code == 2
     assert "pip install 'familial[train]'" in capsys.readouterr().err

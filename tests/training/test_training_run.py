@@ -18,7 +18,7 @@ from training.distil import distil
 from training.errors import CheckpointError, DataError
 from training.model import FamilyModel
 from training.report import Report
-from training.run import Job, run
+from training.run import Job, train
 from training.state import STATE_NAME
 from training.trainer import Recipe, Trainer
 
@@ -52,7 +52,7 @@ def test_the_written_gradient_is_the_gradient_of_the_loss() -> None:
 
 
 def test_training_lowers_every_branchs_loss_and_leaves_the_trunk(job: Job, tiny: LoadedBase) -> None:
-    report = run(job, tiny)
+    report = train(job, tiny)
     for branch in (0, 1):
         before, after = (sum(point.kl[branch] for point in part) for part in (report.curve[:5], report.curve[-5:]))
         assert after < 0.7 * before
@@ -115,23 +115,23 @@ def test_the_state_of_another_run_is_refused(job: Job, tiny: LoadedBase, monkeyp
 
     monkeypatch.setattr("training.run.save_family", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(job, tiny)
+        train(job, tiny)
     with pytest.raises(CheckpointError, match="the state of another run"):
-        run(replace(job, recipe=replace(RECIPE, lr=1e-3)), tiny)
+        train(replace(job, recipe=replace(RECIPE, lr=1e-3)), tiny)
     (job.out / STATE_NAME).write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="not readable"):
-        run(job, tiny)
+        train(job, tiny)
 
 
 def test_a_run_of_less_than_a_step_is_refused(job: Job, tiny: LoadedBase) -> None:
     with pytest.raises(DataError, match="less than one step of 4 x 32"):
-        run(replace(job, recipe=replace(RECIPE, tokens=100)), tiny)
+        train(replace(job, recipe=replace(RECIPE, tokens=100)), tiny)
 
 
 def test_held_out_text_is_checked_before_training(job: Job, tiny: LoadedBase, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("short")
     with pytest.raises(DataError, match=r"short\.txt: \d tokens, fewer than one window of 32"):
-        run(replace(job, held_out=(tmp_path / "short.txt",)), tiny)
+        train(replace(job, held_out=(tmp_path / "short.txt",)), tiny)
     assert not job.out.exists()
 
 
