@@ -68,7 +68,7 @@ def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: 
         (["FAMILY", "--out", "occupied"], "occupied: exists and is not a bundle"),
         (["FAMILY", "--out", "b", "--base", "./nobody"], "nobody"),
         (["FAMILY", "--out", "b", "--eval", "missing.txt"], "missing.txt: no such file"),
-        (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive number"),
+        (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive whole number"),
         (["FAMILY", "--out", "b", "--precision", "int3"], "invalid choice: 'int3'"),
     ],
 )
