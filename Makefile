@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 FAMILY := families/smollm2-135m-g3
-BUNDLE := bundles/smollm2-135m-g3
+BUNDLE := bundles/smollm2-135m-g3$(if $(BASE),-on-$(notdir $(BASE)))
 EXPORTER := $(wildcard exporter/*.py) $(wildcard $(FAMILY)/*)
 
 .PHONY: demo test lint bench proto clean
@@ -36,7 +36,7 @@ bench: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh
 
-bundles/smollm2-135m-g3-%/manifest.json: $(READY) $(EXPORTER)
+$(BUNDLE)-%/manifest.json: $(READY) $(EXPORTER)
 	@$(BIN)/export-family $(FAMILY) --precision $* $(if $(BASE),--base $(BASE)) --out $(@D)
 
 $(READY): pyproject.toml constraints.txt
