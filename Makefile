@@ -36,7 +36,7 @@ bench: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh
 
-$(BUNDLE)-%/manifest.json: $(READY) $(EXPORTER)
+$(BUNDLE)-%/manifest.json: $(EXPORTER) | $(READY)
 	@$(BIN)/export-family $(FAMILY) --precision $* $(if $(BASE),--base $(BASE)) --out $(@D)
 
 $(READY): pyproject.toml constraints.txt
