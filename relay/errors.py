@@ -136,7 +136,7 @@ CATALOGUE: dict[str, type[RelayError]] = {
 _FOREIGN: dict[grpc.StatusCode, type[RelayError]] = {
     grpc.StatusCode.UNAVAILABLE: UnreachableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimeoutExceededError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: BusyError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: InvalidRequestError,
     grpc.StatusCode.UNIMPLEMENTED: UnreachableError,
 }
 """Statuses that gRPC itself makes, without a code of ours."""
@@ -160,4 +160,6 @@ def from_rpc(error: aio.AioRpcError, address: str) -> RelayError:
         return UnreachableError(f"no relay node answers at {address}; start one there, or correct the address")
     if foreign is TimeoutExceededError:
         return TimeoutExceededError("the timeout passed before the text was complete; give a larger timeout")
-    return (foreign or InternalError)(f"the node at {address} failed: {error.code().name}")
+    if foreign is InvalidRequestError:
+        return InvalidRequestError(f"what was sent to {address} is larger than a message may be; send a shorter prompt")
+    return InternalError(f"the node at {address} failed: {error.code().name}")

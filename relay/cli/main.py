@@ -1,6 +1,7 @@
 """`relay`: generate text through a relay, and see what the relay is made of."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -14,6 +15,8 @@ def main() -> None:
     """Entry point of the `relay` command."""
     arguments = _parser().parse_args()
     os.environ.update(QUIET_GRPC | os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a text may hold what the terminal's encoding lacks
     run(lambda: arguments.command(arguments), name="relay", extra="node")
 
 

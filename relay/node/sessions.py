@@ -100,10 +100,10 @@ class Sessions:
 
     async def close_all(self) -> None:
         """Free every session: the node stops."""
-        for name, held in list(self._held.items()):
+        for held in self._held.values():
             if held.expiry is not None:
                 held.expiry.cancel()
-            await self.close(name, held)
+        await asyncio.gather(*(self.close(name, held) for name, held in list(self._held.items())))
 
     def _expire(self, name: str, held: Held) -> None:
         task = asyncio.ensure_future(self.close(name, held))

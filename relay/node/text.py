@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jinja2.sandbox
 from tokenizers import Tokenizer
@@ -23,6 +23,7 @@ class TextCodec:
         if CHAT_TEMPLATE_NAME in names:
             source = (bundle / CHAT_TEMPLATE_NAME).read_text(encoding="utf-8")
             environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+            environment.globals["raise_exception"] = _refuse  # templates expect it under this name
             self._template = environment.from_string(source)
 
     def encode(self, text: str) -> list[int]:
@@ -44,6 +45,10 @@ class TextCodec:
     def decoder(self) -> "TextStream":
         """A decoder of one session's new tokens."""
         return TextStream(self._tokenizer)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise jinja2.TemplateError(reason)
 
 
 class TextStream:

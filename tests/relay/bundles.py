@@ -1,12 +1,13 @@
 """Bundles that are not as they were written."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from family.manifest import MANIFEST_NAME, load_manifest
+from family.manifest import CHAT_TEMPLATE_NAME, MANIFEST_NAME, load_manifest
 
 
 def copied(bundle: Path, folder: Path) -> Path:
@@ -24,6 +25,18 @@ def with_field(bundle: Path, folder: Path, path: tuple[str | int, ...], value: A
         inner = inner[key]
     inner[path[-1]] = value
     manifest.write_text(json.dumps(data), encoding="utf-8")
+    return copy
+
+
+def with_chat_template(bundle: Path, folder: Path, template: str | None) -> Path:
+    """A copy with another chat template, or without one."""
+    files = json.loads((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+    del files[CHAT_TEMPLATE_NAME]
+    if template is not None:
+        content = template.encode()
+        files[CHAT_TEMPLATE_NAME] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    copy = with_field(bundle, folder, ("files",), files)
+    (copy / CHAT_TEMPLATE_NAME).write_text(template or "", encoding="utf-8")
     return copy
 
 

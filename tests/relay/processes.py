@@ -16,9 +16,13 @@ from typing import IO, Any, TypeVar
 
 import grpc
 import pytest
+from grpc import aio
 
 from relay.errors import CODE_KEY
-from tests.relay.servers import HOST
+from relay.node.serve import NodeServer
+from relay.v1 import relay_pb2 as pb
+from relay.v1 import relay_pb2_grpc as rpc
+from tests.relay.servers import HOST, address
 
 T = TypeVar("T")
 PATIENCE_S = 60.0
@@ -179,3 +183,18 @@ def raw_error(call: Any) -> tuple[grpc.StatusCode, str, str]:
         list(call)
     error: Any = raised.value
     return error.code(), dict(error.trailing_metadata()).get(CODE_KEY, ""), error.details()
+
+
+async def collect(stream: Any) -> list[Any]:
+    """All that a stream yields."""
+    return [token async for token in stream]
+
+
+async def raw_generate(server: NodeServer, exit_: int) -> tuple[grpc.StatusCode, str, str]:
+    """Status, `relay-code` and details of a generation that is refused, in the loop of the nodes."""
+    request = pb.GenerateRequest(ids=pb.TokenIds(ids=[5]), policy=pb.Policy(exit=exit_))
+    async with aio.insecure_channel(address(server)) as channel:
+        with pytest.raises(aio.AioRpcError) as raised:
+            await collect(rpc.RelayStub(channel).Generate(request))
+    error = raised.value
+    return error.code(), str(dict(error.trailing_metadata() or ()).get(CODE_KEY)), error.details() or ""

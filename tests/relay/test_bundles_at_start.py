@@ -140,6 +140,12 @@ def test_a_file_or_nothing_in_the_bundles_place_is_refused(tmp_path: Path) -> No
         assert "give the directory that export-family wrote" in str(refusal(config(path, "device")))
 
 
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).mkdir()
+    line = one_line_error(run("relay-node", "--tier", "edge", "--bundle", str(tmp_path)))
+    assert str(tmp_path / MANIFEST_NAME) in line
+
+
 # The settings.
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,16 +28,10 @@ from tests.relay.processes import (
     run,
     until,
 )
-from tests.relay.servers import HOST, Chain, address, chain, config, running
+from tests.relay.servers import HOST, Chain, address, config, running
 
 PROMPT = "The café runs out of tea."
 HEAVY = ("torch", "transformers", "onnxruntime", "scipy")
-
-
-@pytest.fixture(scope="module")
-def nodes(tiny_bundle: Path) -> Iterator[Chain]:
-    with in_background(chain(tiny_bundle)) as served:
-        yield served
 
 
 def relay(nodes: Chain, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +60,14 @@ def test_generate_writes_the_text_and_nothing_else(nodes: Chain, arguments: list
     done = relay(nodes, "generate", PROMPT, "--max-tokens", "9", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == written(nodes, max_tokens=9, **options) + "\n"
+
+
+def test_generate_replaces_what_the_terminals_encoding_lacks(nodes: Chain) -> None:
+    expected = written(nodes, max_tokens=9, policy=FixedExit(1))
+    assert not expected.isascii()
+    done = relay(nodes, "generate", PROMPT, "--max-tokens", "9", "--exit", "1", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == expected.encode("ascii", "replace").decode() + "\n"
 
 
 def test_generate_chat_speaks_through_the_models_template(nodes: Chain) -> None:

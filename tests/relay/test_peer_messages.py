@@ -1,7 +1,6 @@
 """What a peer may send: every message that does not fit is refused with a reason, and leaves nothing behind."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,8 @@ from relay import wire
 from relay.chain import genesis
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
-from tests.relay.processes import in_background, raw_error
-from tests.relay.servers import Chain, address, chain
-
-
-@pytest.fixture(scope="module")
-def nodes(tiny_bundle: Path) -> Iterator[Chain]:
-    with in_background(chain(tiny_bundle)) as served:
-        yield served
+from tests.relay.processes import raw_error
+from tests.relay.servers import Chain, address
 
 
 @pytest.fixture(scope="module")
