@@ -13,6 +13,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from relay import hop
 from relay.client.aio import AsyncRelayClient
 from relay.client.sync import RelayClient
 from relay.engine.graph import OrtSegmentView
@@ -172,6 +173,29 @@ def test_a_node_that_loads_and_one_that_drains_refuse_with_not_ready(
         gate.open()
         assert len(await reading) == 2
         await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_node_in_the_middle_that_drains_serves_the_texts_it_has_and_no_other(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0, 0.0))
+
+    async def scenario() -> None:
+        edge = NodeServer(config(tiny_bundle, "edge", drain_s=30.0))
+        await edge.start()
+        gate = Gate(edge.node.engine)
+        async with running(config(tiny_bundle, "device", edge)) as device:
+            options: dict[str, Any] = {"policy": FixedExit(2), "max_tokens": 5, "ignore_stop": True}
+            reading = asyncio.ensure_future(text(device, [5], **options))
+            await eventually(lambda: gate.waiting > 0)
+            stopping = asyncio.ensure_future(edge.stop())
+            with pytest.raises(UnreachableError, match="shutting down; ask another one, or this one after its restart"):
+                await text(device, [5], **options)
+            gate.open()
+            assert len(await reading) == 5
+            await stopping
 
     asyncio.run(scenario())
 
