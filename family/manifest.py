@@ -40,7 +40,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX graph. Inputs and outputs are described in `exporter.graphs`."""
+    """One ONNX graph. Inputs and outputs are described in `family.graphs`."""
 
     kind: str
     """`segment` or `exit`."""
@@ -120,6 +120,8 @@ class Manifest:
     tools: Mapping[str, str]
     """Versions of the libraries that wrote the graphs."""
     quality: Quality | None = field(default=None)
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    """Texts that the chat template may name, by the tokenizer's names for them: `bos_token`, `eos_token`, ..."""
 
     def __post_init__(self) -> None:
         names = {g.name for g in self.graphs}
@@ -128,6 +130,8 @@ class Manifest:
                 if graph_name(kind, segment.index) not in names:
                     raise FieldError("graphs", f"{graph_name(kind, segment.index)} is missing")
         for i, graph in enumerate(self.graphs):
+            if not graph.files:
+                raise FieldError(f"graphs[{i}].files", "expected the ONNX file first, got an empty list")
             for name in graph.files:
                 if name not in self.files:
                     raise FieldError(f"graphs[{i}].files", f"{name} is not in files")
@@ -160,7 +164,7 @@ class Manifest:
 
 
 def default_tiers(granularity: int) -> dict[str, tuple[int, ...]]:
-    """One tier per segment: device, edge, cloud for G = 3; more exits share the last tier's name with a number."""
+    """One tier per segment: device, edge, cloud for G = 3; with more, the tiers between are edge1, edge2, ..."""
     if granularity == 1:
         return {DEFAULT_TIERS[-1]: (1,)}
     if granularity == 2:
