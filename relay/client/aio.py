@@ -1,12 +1,12 @@
 """`AsyncRelayClient`: the client SDK, written once; `RelayClient` runs it on a thread."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Unpack
 
 from grpc import aio
 
+from relay.channel import CLIENT_OPTIONS
 from relay.client import types
 from relay.client.request import generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
@@ -14,14 +14,13 @@ from relay.errors import ClosedError, from_rpc
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", 64 << 20),)
 DESCRIBE_TIMEOUT_S = 5.0
 
 
 class Generation:
     """A text under way: iterate for its tokens; `finish` is set when it is complete.
 
-    Leaving the iteration early and closing (`aclose`) cancels every hop.
+    A text that is dropped or closed (`aclose`) before its end is cancelled on every node.
     """
 
     def __init__(
@@ -32,22 +31,13 @@ class Generation:
         self.finish: Finish | None = None
         self._address = address
         self._call = stub.Generate(request, timeout=timeout)
-        self._tokens = self._read()
 
-    def __aiter__(self) -> AsyncIterator[Token]:
-        return self._tokens
+    def __aiter__(self) -> "Generation":
+        return self
 
-    async def aclose(self) -> None:
-        """Cancel what is still under way."""
-        self._call.cancel()
-
-    async def _read(self) -> AsyncIterator[Token]:
+    async def __anext__(self) -> Token:
         try:
-            async for event in self._call:
-                if event.HasField("token"):
-                    yield types.token(event.token)
-                else:
-                    self.finish = types.finish(event.finish)
+            event = await self._call.read()
         except aio.AioRpcError as error:
             raise from_rpc(error, self._address) from None
         except asyncio.CancelledError:
@@ -55,8 +45,20 @@ class Generation:
             if reader is not None and reader.cancelling():
                 raise
             raise ClosedError("the text was closed before it was complete; ask for it again") from None
-        finally:
-            self._call.cancel()
+        if not isinstance(event, pb.GenerateEvent):
+            raise StopAsyncIteration
+        if event.HasField("token"):
+            return types.token(event.token)
+        self.finish = types.finish(event.finish)
+        return await anext(self)
+
+    def cancel(self) -> None:
+        """Cancel what is still under way. For the event loop's thread only."""
+        self._call.cancel()
+
+    async def aclose(self) -> None:
+        """Cancel what is still under way, as `contextlib.aclosing` expects it."""
+        self.cancel()
 
 
 class AsyncRelayClient:
@@ -65,7 +67,7 @@ class AsyncRelayClient:
     def __init__(self, address: str) -> None:
         self.address = address
         """HOST:PORT of the entry node."""
-        self._channel = aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self._channel = aio.insecure_channel(address, CLIENT_OPTIONS)
         self._stub = rpc.RelayStub(self._channel)
         self._closed = False
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
@@ -37,6 +38,11 @@ class _Loop:
             future.cancel()
             raise
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have the loop call this, without waiting; nothing if it has ended, since it ended everything with it."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call)
+
     def stop(self) -> None:
         self.wait(_settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -45,12 +51,14 @@ class _Loop:
 
 
 class Generation:
-    """A text under way: iterate for its tokens; `finish` is set when it is complete."""
+    """A text under way: iterate for its tokens; `finish` is set when it is complete.
+
+    A text that is dropped or closed before its end is cancelled on every node.
+    """
 
     def __init__(self, loop: _Loop, stream: AsyncGeneration) -> None:
         self._loop = loop
         self._stream = stream
-        self._tokens = self._read()
 
     @property
     def session(self) -> str:
@@ -60,26 +68,25 @@ class Generation:
     def finish(self) -> Finish | None:
         return self._stream.finish
 
-    def __iter__(self) -> Iterator[Token]:
-        return self._tokens
+    def __iter__(self) -> "Generation":
+        return self
+
+    def __next__(self) -> Token:
+        try:
+            token = self._loop.wait(_next(self._stream))
+        except BaseException:
+            self.close()
+            raise
+        if token is None:
+            raise StopIteration
+        return token
 
     def close(self) -> None:
-        """Cancel what is still under way, on every node. A client that was closed has done so."""
-        if not self._loop.stopped:
-            self._loop.wait(self._stream.aclose())
+        """Cancel what is still under way. Never waits, so that any thread may drop a text."""
+        self._loop.soon(self._stream.cancel)
 
-    def _read(self) -> Iterator[Token]:
-        tokens = aiter(self._stream)
-        end = object()
-
-        async def step() -> Token | object:
-            return await anext(tokens, end)
-
-        try:
-            while isinstance(token := self._loop.wait(step()), Token):
-                yield token
-        finally:
-            self.close()
+    def __del__(self) -> None:
+        self.close()
 
 
 class RelayClient:
@@ -122,6 +129,10 @@ async def _settle() -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _next(stream: AsyncGeneration) -> Token | None:
+    return await anext(stream, None)
 
 
 async def _open(address: str) -> AsyncRelayClient:

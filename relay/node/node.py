@@ -9,13 +9,14 @@ from grpc import aio
 
 from family.manifest import Manifest
 from relay import chain
+from relay.channel import CLIENT_OPTIONS
 from relay.engine.engine import BundleEngine
 from relay.errors import PeerMismatchError
 from relay.hop import Hop, Transport
 from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
-from relay.node.upstream import CHANNEL_OPTIONS, GOODBYE_S, GrpcTransport, Traffic
+from relay.node.upstream import GOODBYE_S, GrpcTransport, Traffic
 from relay.session import Session
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
@@ -43,7 +44,7 @@ class Node:
         self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
         self.traffic = Traffic()
         self._genesis = chain.genesis(manifest.export_fingerprint)
-        self._channel = aio.insecure_channel(config.upstream, CHANNEL_OPTIONS) if config.upstream else None
+        self._channel = aio.insecure_channel(config.upstream, CLIENT_OPTIONS) if config.upstream else None
 
     @property
     def first_segment(self) -> int:

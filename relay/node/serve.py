@@ -11,6 +11,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from family.manifest import Manifest, load_manifest
+from relay.channel import SERVER_OPTIONS
 from relay.engine.engine import BundleEngine
 from relay.engine.selftest import is_chunk_invariant
 from relay.errors import ConfigurationError
@@ -22,7 +23,6 @@ from relay.v1 import relay_pb2_grpc as rpc
 
 log = logging.getLogger("relay.node")
 
-SERVER_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20))
 LAST_WORDS_S = 1.0
 """How long the last replies may take to leave when nothing runs any more."""
 HEALTH_SERVICES = ("", "relay.v1.Relay", "relay.v1.Hop")
@@ -115,7 +115,8 @@ async def serve(config: NodeConfig, ready: Callable[[NodeServer], None]) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await server.start()
-    ready(server)
+    if not stop.is_set():
+        ready(server)
     await stop.wait()
     log.info("draining: running requests have %.0f s", config.drain_s)
     await server.stop()

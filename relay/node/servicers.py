@@ -59,7 +59,7 @@ class RelayServicer(rpc.RelayServicer):
                 async for event in self._events(node, held, job):
                     yield event
             finally:
-                await asyncio.shield(node.sessions.close(name, held))
+                node.sessions.leave(name, held, over=True)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeReply:  # noqa: N802, ARG002
         """This node and those upstream."""
@@ -90,8 +90,8 @@ class HopServicer(rpc.HopServicer):
     async def Advance(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.AdvanceRequest], context: Context
     ) -> AsyncIterator[pb.AdvanceReply]:
-        """Answer the messages of one session's stream in order."""
-        name, held, epoch, over = "", None, 0, False
+        """Answer the messages of one session's stream in order, until it says goodbye or breaks."""
+        name, held, over = "", None, False
         node = self._readiness.node
         try:
             async for message in request_iterator:
@@ -102,24 +102,23 @@ class HopServicer(rpc.HopServicer):
                     elif message.session != name:
                         raise InvalidRequestError("a stream serves one session; open another one for another session")
                     assert node is not None
+                    if message.goodbye:
+                        over = True
+                        return
                     envelope = wire.envelope(message, node.manifest.spec, node.first_segment)
                     if held is None:
                         name = message.session
                         held = node.sessions.enter(name, _deadline(context))
-                    epoch = max(epoch, envelope.epoch)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply
-            over = True
         except aio.AbortError:  # refused: the sender gives the session up
             over = True
             raise
         finally:
             if held is not None and node is not None:
-                node.sessions.leave(name, held)
                 remaining_s = context.time_remaining()
                 late = remaining_s is not None and remaining_s <= 0
-                if (over or late) and held.fence.epoch <= epoch:
-                    await asyncio.shield(node.sessions.close(name, held))
+                node.sessions.leave(name, held, over=over or late)
 
 
 def _job(node: Node, request: pb.GenerateRequest) -> Job:

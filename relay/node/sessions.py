@@ -38,7 +38,7 @@ class Held:
 
 
 class Sessions:
-    """All sessions of a node. A stream that breaks leaves its session for `grace_s`, one that is closed frees it."""
+    """All sessions of a node. A stream that breaks leaves its session for `grace_s`, one that says goodbye frees it."""
 
     def __init__(self, open_session: Callable[[str], Session], most: int, grace_s: float) -> None:
         self._open_session = open_session
@@ -76,21 +76,14 @@ class Sessions:
         held.deadline = deadline
         return held
 
-    def leave(self, name: str, held: Held) -> None:
-        """A stream broke: if it was the last, the session is freed when its grace is over."""
+    def leave(self, name: str, held: Held, *, over: bool) -> None:
+        """A stream ended. The last one frees the session, here and upstream: if `over` at once, else after grace."""
         held.streams -= 1
+        if held.streams == 0 and over:
+            self._free(name, held)
+        elif held.streams == 0:
+            held.expiry = asyncio.get_running_loop().call_later(self._grace_s, self._free, name, held)
         self._quieter.set()
-        if held.streams == 0 and self._held.get(name) is held:
-            held.expiry = asyncio.get_running_loop().call_later(self._grace_s, self._expire, name, held)
-
-    async def close(self, name: str, held: Held) -> None:
-        """Free a session, here and upstream."""
-        if self._held.get(name) is held:
-            del self._held[name]
-            try:
-                await held.session.close()
-            finally:
-                self._quieter.set()
 
     async def quiet(self) -> None:
         """Wait until no stream serves any session."""
@@ -100,12 +93,15 @@ class Sessions:
 
     async def close_all(self) -> None:
         """Free every session: the node stops."""
-        for held in self._held.values():
-            if held.expiry is not None:
-                held.expiry.cancel()
-        await asyncio.gather(*(self.close(name, held) for name, held in list(self._held.items())))
+        for name, held in list(self._held.items()):
+            self._free(name, held)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
-    def _expire(self, name: str, held: Held) -> None:
-        task = asyncio.ensure_future(self.close(name, held))
+    def _free(self, name: str, held: Held) -> None:
+        """Forget the session now; telling the upstream goes on beside."""
+        if held.expiry is not None:
+            held.expiry.cancel()
+        del self._held[name]
+        task = asyncio.ensure_future(held.session.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

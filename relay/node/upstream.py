@@ -15,13 +15,6 @@ from relay.messages import Answer, Behind
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
-CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", 64 << 20),
-)
-
 GOODBYE_S = 2.0
 """How long closing a session waits for the upstream to free it."""
 
@@ -61,6 +54,9 @@ class GrpcTransport:
 
         A caller that is cancelled meanwhile leaves the stream whole, so that `close` can still say goodbye on it.
         """
+        if self._pending is not None and not self._pending.done():
+            self._call.cancel()  # its caller was cancelled; its reply would be taken for the next one's
+            raise ConnectionError(f"an exchange with {self._address} was given up")
         self._pending = asyncio.ensure_future(self._exchange(envelope))
         return await asyncio.shield(self._pending)
 
@@ -82,13 +78,14 @@ class GrpcTransport:
         return wire.result(reply)
 
     async def close(self) -> None:
-        """Half-close, which frees the session upstream; give the upstream a moment to do so."""
+        """Say goodbye, which frees the session upstream; give the upstream a moment to do so."""
         await asyncio.wait({asyncio.ensure_future(self._say_goodbye())}, timeout=GOODBYE_S)
         self._call.cancel()
 
     async def _say_goodbye(self) -> None:
         broken = (aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError, ConnectionError, RelayError)
         with suppress(*broken):  # a stream that broke before: the upstream frees the session after its grace
+            await self._call.write(pb.AdvanceRequest(session=self._session, goodbye=True))
             await self._call.done_writing()
             if self._pending is not None:
                 await self._pending

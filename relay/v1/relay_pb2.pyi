@@ -495,6 +495,7 @@ class AdvanceRequest(_message.Message):
     TARGET_EXIT_FIELD_NUMBER: _builtins.int
     WANT_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
+    GOODBYE_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     epoch: _builtins.int
     """Grows with each new stream of this hop; an older one is refused. The upper 32 bits count, the lower are drawn at
@@ -514,6 +515,10 @@ class AdvanceRequest(_message.Message):
     """Rows at the end of the message that want an answer; 0: consume only."""
     logits: _builtins.bool
     """Also send the logits of the answered rows."""
+    goodbye: _builtins.bool
+    """The last message of a stream whose session is over: nothing else in it counts but the session. It frees the session
+    here and upstream. A stream that ends without it broke: its session stays for a while.
+    """
     @_builtins.property
     def peer(self) -> Global___Peer:
         """On a stream's first message: who sends."""
@@ -539,10 +544,11 @@ class AdvanceRequest(_message.Message):
         target_exit: _builtins.int = ...,
         want: _builtins.int = ...,
         logits: _builtins.bool = ...,
+        goodbye: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "base", b"base", "chain", b"chain", "drafts", b"drafts", "epoch", b"epoch", "logits", b"logits", "peer", b"peer", "rows", b"rows", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "base", b"base", "chain", b"chain", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "peer", b"peer", "rows", b"rows", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

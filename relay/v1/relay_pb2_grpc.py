@@ -168,8 +168,8 @@ class HopServicer:
 
     def Advance(self, request_iterator, context):
         """Rows in, an answer out, for each message. Prefill, decode, catch-up, verification of drafts, going back and
-        replay are this one call with other numbers. Half-closing the stream frees the session; a stream that breaks
-        leaves it for a while, so that a new stream (a higher epoch) can go on.
+        replay are this one call with other numbers. A goodbye frees the session; a stream that ends without one leaves it
+        for a while, so that a new stream (a higher epoch) can go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

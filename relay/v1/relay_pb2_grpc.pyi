@@ -81,8 +81,8 @@ class HopStub:
     def __new__(cls, channel: _aio.Channel) -> HopAsyncStub: ...
     Advance: _grpc.StreamStreamMultiCallable[_relay_pb2.AdvanceRequest, _relay_pb2.AdvanceReply]
     """Rows in, an answer out, for each message. Prefill, decode, catch-up, verification of drafts, going back and
-    replay are this one call with other numbers. Half-closing the stream frees the session; a stream that breaks
-    leaves it for a while, so that a new stream (a higher epoch) can go on.
+    replay are this one call with other numbers. A goodbye frees the session; a stream that ends without one leaves it
+    for a while, so that a new stream (a higher epoch) can go on.
     """
 
 @_typing.type_check_only
@@ -92,8 +92,8 @@ class HopAsyncStub(HopStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Advance: _aio.StreamStreamMultiCallable[_relay_pb2.AdvanceRequest, _relay_pb2.AdvanceReply]  # type: ignore[assignment]
     """Rows in, an answer out, for each message. Prefill, decode, catch-up, verification of drafts, going back and
-    replay are this one call with other numbers. Half-closing the stream frees the session; a stream that breaks
-    leaves it for a while, so that a new stream (a higher epoch) can go on.
+    replay are this one call with other numbers. A goodbye frees the session; a stream that ends without one leaves it
+    for a while, so that a new stream (a higher epoch) can go on.
     """
 
 class HopServicer(metaclass=_abc_1.ABCMeta):
@@ -106,8 +106,8 @@ class HopServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_relay_pb2.AdvanceReply], _abc.AsyncIterator[_relay_pb2.AdvanceReply]]:
         """Rows in, an answer out, for each message. Prefill, decode, catch-up, verification of drafts, going back and
-        replay are this one call with other numbers. Half-closing the stream frees the session; a stream that breaks
-        leaves it for a while, so that a new stream (a higher epoch) can go on.
+        replay are this one call with other numbers. A goodbye frees the session; a stream that ends without one leaves it
+        for a while, so that a new stream (a higher epoch) can go on.
         """
 
 def add_HopServicer_to_server(servicer: HopServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
