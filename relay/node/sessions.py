@@ -55,6 +55,11 @@ class Sessions:
     def __contains__(self, name: str) -> bool:
         return name in self._held
 
+    def streams(self, name: str) -> int:
+        """Streams that serve the session now."""
+        held = self._held.get(name)
+        return held.streams if held is not None else 0
+
     def deadline(self, name: str) -> float | None:
         """Loop time at which the session's newest stream ends, if it has an end."""
         held = self._held.get(name)

@@ -48,6 +48,8 @@ class GrpcTransport:
         self._traffic = traffic
         self._pending: asyncio.Future[Answer | Behind | Stale] | None = None
         """The newest exchange, done or under way."""
+        self._writing = asyncio.Lock()
+        """gRPC takes one write at a time, and a goodbye may meet an exchange that is under way."""
 
     async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         """Send a message and wait for its reply. `ConnectionError`: the stream broke; `RelayError`: it was refused.
@@ -58,12 +60,14 @@ class GrpcTransport:
             self._call.cancel()  # its caller was cancelled; its reply would be taken for the next one's
             raise ConnectionError(f"an exchange with {self._address} was given up")
         self._pending = asyncio.ensure_future(self._exchange(envelope))
+        self._pending.add_done_callback(_notice)
         return await asyncio.shield(self._pending)
 
     async def _exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         message = wire.request(self._session, envelope, self._peer)
         try:
-            await self._call.write(message)
+            async with self._writing:
+                await self._call.write(message)
             reply = await self._call.read()
         except aio.AioRpcError as error:
             raise _broken(error, self._address) from error
@@ -85,8 +89,9 @@ class GrpcTransport:
     async def _say_goodbye(self) -> None:
         broken = (aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError, ConnectionError, RelayError)
         with suppress(*broken):  # a stream that broke before: the upstream frees the session after its grace
-            await self._call.write(pb.AdvanceRequest(session=self._session, goodbye=True))
-            await self._call.done_writing()
+            async with self._writing:
+                await self._call.write(pb.AdvanceRequest(session=self._session, goodbye=True))
+                await self._call.done_writing()
             if self._pending is not None:
                 await self._pending
             while await self._call.read() is not aio.EOF:
@@ -99,3 +104,9 @@ def _broken(error: aio.AioRpcError, address: str) -> Exception:
     translated = from_rpc(error, address)
     mendable = isinstance(translated, NotReadyError) or (error.code() is grpc.StatusCode.UNAVAILABLE and not ours)
     return ConnectionError(str(translated)) if mendable else translated
+
+
+def _notice(exchange: "asyncio.Future[Answer | Behind | Stale]") -> None:
+    """Take note of an error that nobody waits for any more."""
+    if not exchange.cancelled():
+        exchange.exception()
