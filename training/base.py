@@ -5,7 +5,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,19 @@ def load_base(ref: str | None = None) -> LoadedBase:
             if gguf:
                 options["quantization_config"] = GgufConfig(dequantize=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **options
+            )
+        except BaseModelError:
+            raise
+        except Exception as error:  # what transformers, safetensors and gguf raise has no common base
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise BaseModelError(
                 f"base {name}: cannot be loaded ({reason}); give a Hugging Face id, a local Hugging Face folder or a "
-                ".gguf file, or leave --base out for the default"
+                ".gguf file (download it again if it is one), or leave --base out for the default"
             ) from error
     _check_architecture([type(model).__name__], model.config.model_type, name)
+    _check_complete(model, found["missing_keys"], name)
     _plain(model)
     return LoadedBase(model=model, tokenizer=tokenizer, id=name, weights_sha256=hash_weights(model))
 
@@ -107,6 +112,16 @@ def _check_architecture(architectures: list[str], model_type: str, name: str) ->
         raise BaseModelError(
             f"base {name}: architecture {', '.join(found)} is not supported; "
             f"expected a causal language model of {', '.join(SUPPORTED_ARCHITECTURES)}"
+        )
+
+
+def _check_complete(model: PreTrainedModel, missing: Iterable[str], name: str) -> None:
+    """Refuse weights that are not all there: transformers fills what it misses with random numbers."""
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    lost = sorted(set(missing) - tied)
+    if lost:
+        raise BaseModelError(
+            f"base {name}: its weights are incomplete, {lost[0]} is missing ({len(lost)} in all); download it again"
         )
 
 

@@ -1,11 +1,13 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from training import fetch
@@ -59,6 +61,39 @@ def test_a_model_without_a_language_head_is_refused(tiny_base_dir: Path, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BaseModelError, match="LlamaForSequenceClassification is not supported"):
         load_base(str(tmp_path))
+
+
+@pytest.fixture
+def damaged(tiny_base_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_base_dir, tmp_path / "damaged"))
+
+
+def test_missing_tensors_are_not_made_up(damaged: Path) -> None:
+    tensors = load_file(damaged / "model.safetensors")
+    del tensors["model.layers.3.mlp.up_proj.weight"], tensors["model.norm.weight"]
+    save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match=r"layers\.3\.mlp\.up_proj\.weight is missing \(2 in all\); download"):
+        load_base(str(damaged))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", None],
+    ids=["empty", "lfs", "cut"],
+)
+def test_a_damaged_weights_file_is_a_clear_error(content: bytes | None, damaged: Path) -> None:
+    path = damaged / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(BaseModelError, match=r"damaged: cannot be loaded \(.+\).*download it again"):
+        load_base(str(damaged))
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 32}, {"num_hidden_layers": "six"}, {"num_attention_heads": 7}])
+def test_a_config_that_does_not_fit_its_weights_is_a_clear_error(change: dict[str, object], damaged: Path) -> None:
+    config = json.loads((damaged / "config.json").read_text())
+    (damaged / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(BaseModelError, match="damaged: "):
+        load_base(str(damaged))
 
 
 def test_the_default_base_is_extracted_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
