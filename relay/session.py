@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 ROWS_PER_FORWARD = 512
 """Bounds the memory of one forward. Results do not depend on it (chunk invariance)."""
+MOST_ANSWERS = 64
+"""Rows that one question may be about: they are one forward with its logits, so this bounds what a peer can ask for."""
 
 
 class Upstream(Protocol):

@@ -9,6 +9,7 @@ from relay.fence import Stale
 from relay.hop import Envelope
 from relay.log import Mark
 from relay.messages import Advance, Answer, Behind, Question
+from relay.session import MOST_ANSWERS
 from relay.v1 import relay_pb2 as pb
 
 _F32 = np.dtype("<f4")
@@ -52,6 +53,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
     _require(first_exit <= message.target_exit <= granularity, f"target_exit: expected {first_exit}..{granularity}")
     _require(message.want <= count, "want: more answers than rows")
+    _require(message.want <= MOST_ANSWERS, f"want: {message.want} answers at once, expected at most {MOST_ANSWERS}")
     _require(len(message.drafts) == max(0, message.want - 1), "drafts: expected one fewer than `want`")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
     return Envelope(

@@ -66,6 +66,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"target_exit": 1}, r"target_exit: expected 2\.\.3"),
     ({"target_exit": 4}, r"target_exit: expected 2\.\.3"),
     ({"want": 3}, "want: more answers than rows"),
+    ({"count": 65, "data": bytes(65 * 64 * 4), "chain": bytes(65 * 16), "want": 65}, "want: 65 answers .* at most 64"),
     ({"drafts": [7]}, "drafts: expected one fewer than `want`"),
     ({"want": 2}, "drafts: expected one fewer than `want`"),
     ({"epoch": 0}, "epoch, seq: counted from 1"),
