@@ -24,6 +24,8 @@ from family.errors import FamilialError
 
 CODE_KEY = "relay-code"
 """Trailing metadata key that carries the code of an error."""
+_MOST_TEXT = 2_000
+"""Characters kept of an error's text that came over the wire."""
 
 
 class RelayError(FamilialError):
@@ -149,12 +151,17 @@ def public(error: BaseException, session: str) -> RelayError:
     return InternalError(f"the node failed on session {session}; its log has the details under this id")
 
 
+def _shown(text: str) -> str:
+    """A peer's text as one line of bounded length that changes no terminal's state."""
+    return "".join(c if c.isprintable() else " " for c in text[:_MOST_TEXT])
+
+
 def from_rpc(error: aio.AioRpcError, address: str) -> RelayError:
     """Our error for one that came over gRPC from `address`."""
     trailing = dict(error.trailing_metadata() or ())
     known = CATALOGUE.get(str(trailing.get(CODE_KEY, "")))
     if known is not None:
-        return known(error.details() or "")
+        return known(_shown(error.details() or ""))
     foreign = _FOREIGN.get(error.code())
     if foreign is UnreachableError:
         return UnreachableError(f"no relay node answers at {address}; start one there, or correct the address")

@@ -13,6 +13,8 @@ from relay.session import MOST_ANSWERS
 from relay.v1 import relay_pb2 as pb
 
 _F32 = np.dtype("<f4")
+MOST_NAME_CHARACTERS = 128
+"""Of a session or a tier: names go into logs and errors, and an error's text into trailers, which hold 8 kB."""
 
 
 def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.AdvanceRequest:
@@ -44,7 +46,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     """
     rows, count = message.rows, message.rows.count
     d_model, context, granularity = spec.d_model, spec.context, spec.granularity
-    _require(bool(message.session), "session: a name is needed")
+    name("session", message.session)
     _require(rows.codec == pb.CODEC_F32, f"rows: codec {rows.codec} is unknown here; send f32")
     _require(count > 0 and rows.width == d_model, f"rows: {count} of width {rows.width}, expected width {d_model}")
     _require(len(rows.data) == count * d_model * _F32.itemsize, "rows: data and shape disagree")
@@ -67,6 +69,13 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
             question=Question(message.target_exit, message.want, tuple(message.drafts), message.logits),
         ),
     )
+
+
+def name(field: str, text: str) -> str:
+    """The name that a peer gave in `field`. Raises `InvalidRequestError` for one that is not fit to be shown."""
+    fits = 0 < len(text) <= MOST_NAME_CHARACTERS and text.isprintable()
+    _require(fits, f"{field}: expected a name of 1 to {MOST_NAME_CHARACTERS} printable characters")
+    return text
 
 
 def reply(received: Envelope, result: Answer | Behind | Stale) -> pb.AdvanceReply:

@@ -8,7 +8,7 @@ from pathlib import Path
 from grpc import aio
 
 from family.manifest import Manifest
-from relay import chain
+from relay import chain, wire
 from relay.channel import CLIENT_OPTIONS
 from relay.engine.engine import BundleEngine
 from relay.errors import PeerMismatchError
@@ -85,9 +85,12 @@ class Node:
     def check_peer(self, peer: pb.Peer) -> None:
         """Raise `PeerMismatchError` unless the sender's rows mean here what they mean there.
 
+        `InvalidRequestError`: its tier's name cannot be shown.
+
         Segment 1 reads token ids, so nobody sends it rows.
         """
         mine = self.peer
+        wire.name("peer.tier", peer.tier)
         if self.first_segment == 1 or peer.boundary != self.first_segment - 1:
             raise PeerMismatchError(
                 f"tier {peer.tier!r} sends rows after segment {peer.boundary}, but tier {mine.tier!r} begins with "

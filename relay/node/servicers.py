@@ -51,6 +51,7 @@ class RelayServicer(rpc.RelayServicer):
         name = request.session or uuid.uuid4().hex
         async with _guarded(context, name):
             node = self._readiness.ready()
+            wire.name("session", name)
             if name in node.sessions:
                 raise InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
             job = _job(node, request)

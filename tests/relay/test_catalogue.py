@@ -41,6 +41,13 @@ def test_every_error_is_itself_again_on_the_other_side(kind: type[RelayError]) -
     assert type(received) is kind and str(received) == "what to do"
 
 
+def test_a_peers_text_stays_one_line_that_changes_no_terminal() -> None:
+    trailers = aio.Metadata((CODE_KEY, "busy"))
+    sent = aio.AioRpcError(BusyError.status, aio.Metadata(), trailers, details="full\n\x1b[2J\x9b" + "!" * 10_000)
+    received = str(errors.from_rpc(sent, "here:1"))
+    assert received.startswith("full  [2J !") and received.isprintable() and len(received) == 2_000
+
+
 def test_a_status_that_is_not_ours_still_becomes_one_of_ours() -> None:
     for status in grpc.StatusCode:
         received = errors.from_rpc(aio.AioRpcError(status, aio.Metadata(), aio.Metadata(), details="raw"), "here:1")

@@ -70,6 +70,8 @@ def test_a_request_that_cannot_be_served_is_refused_with_what_to_change(
         (pb.GenerateRequest(ids=pb.TokenIds(ids=[1] * 256)), "prompt-too-long", "send at most 255"),
         (pb.GenerateRequest(ids=pb.TokenIds()), "invalid-request", "prompt is empty"),
         (pb.GenerateRequest(ids=pb.TokenIds(ids=[512])), "invalid-request", r"ids 0\.\.511"),
+        (pb.GenerateRequest(text="a", session="s" * 20_000), "invalid-request", "session: expected a name of 1 to 128"),
+        (pb.GenerateRequest(text="a", session="s\nt"), "invalid-request", "session: expected a name of 1 to 128"),
         (pb.GenerateRequest(), "invalid-request", "has no prompt; give text, ids or chat"),
     ],
 )

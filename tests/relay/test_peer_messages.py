@@ -52,7 +52,9 @@ def test_the_message_that_the_malformed_ones_are_made_from_is_answered(nodes: Ch
 
 
 MALFORMED: list[tuple[dict[str, Any], str]] = [
-    ({"session": ""}, "session: a name is needed"),
+    ({"session": ""}, "session: expected a name of 1 to 128 printable characters"),
+    ({"session": "s" * 129}, "session: expected a name of 1 to 128 printable characters"),
+    ({"session": "bad\x1b[2J"}, "session: expected a name of 1 to 128 printable characters"),
     ({"codec": 0}, "codec 0 is unknown here; send f32"),
     ({"codec": 99}, "codec 99 is unknown here; send f32"),
     ({"count": 0, "data": b"", "chain": b""}, "rows: 0 of width 64"),
@@ -88,6 +90,16 @@ def test_a_malformed_message_is_refused_and_leaves_nothing(
 def test_every_check_of_the_wire_has_a_malformed_message_here() -> None:
     checks = Path(wire.__file__).read_text(encoding="utf-8").count("    _require(")
     assert len({says for _, says in MALFORMED}) >= checks
+
+
+@pytest.mark.parametrize("tier", ["", "t" * 20_000, "dev\nice"], ids=["empty", "long", "two lines"])
+def test_a_tier_whose_name_cannot_be_shown_is_refused_without_it(nodes: Chain, manifest: Manifest, tier: str) -> None:
+    message = advance(manifest)
+    message.peer.tier, message.peer.boundary = tier, 2
+    with grpc.insecure_channel(address(nodes.edge)) as channel:
+        refused = raw_error(rpc.HopStub(channel).Advance(iter([message])))
+    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
+    assert refused[2] == "peer.tier: expected a name of 1 to 128 printable characters"
 
 
 @pytest.mark.parametrize("boundary", [0, 2])
