@@ -5,6 +5,7 @@ RelayError                     (a family.FamilialError: its text is safe to prin
 │   ├── PromptTooLongError     more tokens than the context holds
 │   └── UnknownExitError       the family has no such exit
 ├── PeerMismatchError          the upstream serves another family or export, or other segments
+├── UpstreamError              the upstream answered what does not fit the question
 ├── NoUpstreamError            the exit lies upstream and this node has no upstream
 ├── NotReadyError              the node is still loading, or is shutting down
 ├── UnreachableError           nothing answers at the address
@@ -58,6 +59,13 @@ class PeerMismatchError(RelayError):
     """The upstream serves another family, another export of it, or segments that do not continue this node's."""
 
     code = "peer-mismatch"
+    status = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class UpstreamError(RelayError):
+    """The upstream answered what does not fit the question: another release, or not a relay node at all."""
+
+    code = "upstream"
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -123,6 +131,7 @@ CATALOGUE: dict[str, type[RelayError]] = {
         PromptTooLongError,
         UnknownExitError,
         PeerMismatchError,
+        UpstreamError,
         NoUpstreamError,
         NotReadyError,
         UnreachableError,

@@ -1,10 +1,12 @@
 """Between the nouns of `relay.messages` and the bytes of `relay.v1`. Every check of a peer's input is here."""
 
+import math
+
 import numpy as np
 
 from family.spec import FamilySpec
 from relay.chain import VALUE_BYTES
-from relay.errors import InvalidRequestError
+from relay.errors import InvalidRequestError, UpstreamError
 from relay.fence import Stale
 from relay.hop import Envelope
 from relay.log import Mark
@@ -13,6 +15,8 @@ from relay.session import MOST_ANSWERS
 from relay.v1 import relay_pb2 as pb
 
 _F32 = np.dtype("<f4")
+EPOCH_LIMIT = 1 << 63
+"""Epochs are below: the next one must fit 64 bits."""
 MOST_NAME_CHARACTERS = 128
 """Of a session or a tier: names go into logs and errors, and an error's text into trailers, which hold 8 kB."""
 
@@ -58,6 +62,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     _require(message.want <= MOST_ANSWERS, f"want: {message.want} answers at once, expected at most {MOST_ANSWERS}")
     _require(len(message.drafts) == max(0, message.want - 1), "drafts: expected one fewer than `want`")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
+    _require(message.epoch < EPOCH_LIMIT, f"epoch: {message.epoch} leaves no room for a next one")
     return Envelope(
         epoch=message.epoch,
         seq=message.seq,
@@ -73,9 +78,12 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
 
 def name(field: str, text: str) -> str:
     """The name that a peer gave in `field`. Raises `InvalidRequestError` for one that is not fit to be shown."""
-    fits = 0 < len(text) <= MOST_NAME_CHARACTERS and text.isprintable()
-    _require(fits, f"{field}: expected a name of 1 to {MOST_NAME_CHARACTERS} printable characters")
+    _require(_is_name(text), f"{field}: expected a name of 1 to {MOST_NAME_CHARACTERS} printable characters")
     return text
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= MOST_NAME_CHARACTERS and text.isprintable()
 
 
 def reply(received: Envelope, result: Answer | Behind | Stale) -> pb.AdvanceReply:
@@ -100,26 +108,70 @@ def reply(received: Envelope, result: Answer | Behind | Stale) -> pb.AdvanceRepl
     return message
 
 
-def result(message: pb.AdvanceReply) -> Answer | Behind | Stale:
-    """What an upstream replied."""
-    match message.WhichOneof("result"):
-        case "behind":
-            marks = tuple(Mark(m.position, m.chain) for m in message.behind.marks)
-            return Behind(message.cached, marks)
-        case "stale":
-            return Stale(message.stale.current_epoch)
-        case _:
-            answer = message.answer
-            logits = np.frombuffer(answer.logits, _F32).reshape(len(answer.tokens), -1) if answer.logits else None
-            return Answer(
-                cached=message.cached,
-                tokens=tuple(answer.tokens),
-                confidence=tuple(answer.confidence),
-                exit=answer.exit,
-                tier=answer.tier,
-                engine_ms=answer.engine_ms,
-                logits=logits,
-            )
+def result(message: pb.AdvanceReply, sent: Envelope, spec: FamilySpec, address: str) -> Answer | Behind | Stale:
+    """The checked content of the reply of the upstream at `address` to what was sent.
+
+    Raises `ConnectionError` for the reply to another message: the stream is out of step, so only a new one helps.
+    `UpstreamError`: it does not fit what was sent.
+    """
+    if (message.epoch, message.seq) != (sent.epoch, sent.seq):
+        raise ConnectionError(f"the node at {address} answered another message than the one that was sent")
+    try:
+        match message.WhichOneof("result"):
+            case "answer":
+                return _answer(message.cached, message.answer, sent.message, spec)
+            case "behind":
+                return _behind(message.cached, message.behind, spec)
+            case "stale":
+                current = message.stale.current_epoch
+                _fits(sent.epoch <= current < EPOCH_LIMIT, f"stale: epoch {current}")
+                return Stale(current)
+            case _:
+                raise _MisfitError("no result")
+    except _MisfitError as misfit:
+        raise UpstreamError(
+            f"the node at {address} answered what does not fit the question ({misfit}); both ends need the same release"
+        ) from None
+
+
+def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> Answer:
+    question, count = sent.question, len(answer.tokens)
+    _fits(cached == sent.base + len(sent.rows), f"cached: {cached} rows")
+    _fits(min(1, question.want) <= count <= question.want, f"tokens: {count} for {question.want} wanted")
+    _fits(all(token < spec.vocab_size for token in answer.tokens), "tokens: an id outside the vocabulary")
+    _fits(tuple(answer.tokens[:-1]) == question.drafts[: max(0, count - 1)], "tokens: other drafts than were sent")
+    _fits(len(answer.confidence) == count, f"confidence: {len(answer.confidence)} for {count} tokens")
+    _fits(0 <= answer.engine_ms < math.inf, f"engine_ms: {answer.engine_ms}")
+    size = count * spec.vocab_size * _F32.itemsize if question.logits else 0
+    _fits(len(answer.logits) == size, f"logits: {len(answer.logits)} bytes, expected {size}")
+    if count:
+        _fits(1 <= answer.exit <= question.exit, f"exit: {answer.exit}")
+        _fits(_is_name(answer.tier), "tier: no name that can be shown")
+    return Answer(
+        cached=cached,
+        tokens=tuple(answer.tokens),
+        confidence=tuple(answer.confidence),
+        exit=answer.exit,
+        tier=answer.tier,
+        engine_ms=answer.engine_ms,
+        logits=np.frombuffer(answer.logits, _F32).reshape(count, spec.vocab_size) if answer.logits else None,
+    )
+
+
+def _behind(cached: int, behind: pb.Behind, spec: FamilySpec) -> Behind:
+    _fits(cached <= spec.context, f"cached: {cached} rows")
+    for mark in behind.marks:
+        _fits(mark.position < cached and len(mark.chain) == VALUE_BYTES, f"behind: a mark at {mark.position}")
+    return Behind(cached, tuple(Mark(mark.position, mark.chain) for mark in behind.marks))
+
+
+class _MisfitError(Exception):
+    """What of a reply does not fit."""
+
+
+def _fits(holds: bool, problem: str) -> None:
+    if not holds:
+        raise _MisfitError(problem)
 
 
 def _require(holds: bool, problem: str) -> None:

@@ -77,7 +77,8 @@ class Node:
             address = self.config.upstream or ""
 
             async def connect() -> Transport:
-                return GrpcTransport(stub, address, name, self.peer, self.traffic, self._remaining_s(name))
+                remaining_s = self._remaining_s(name)
+                return GrpcTransport(stub, address, name, self.peer, self.manifest.spec, self.traffic, remaining_s)
 
             upstream = Hop(connect, self.engine.d_model * F32_BYTES)
         return Session(self.engine, self._genesis, self.config.tier, upstream)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import grpc
 from grpc import aio
 
+from family.spec import FamilySpec
 from relay import wire
 from relay.errors import CODE_KEY, NotReadyError, RelayError, from_rpc
 from relay.fence import Stale
@@ -38,6 +39,7 @@ class GrpcTransport:
         address: str,
         session: str,
         peer: pb.Peer,
+        spec: FamilySpec,
         traffic: Traffic,
         timeout_s: float | None,
     ) -> None:
@@ -45,6 +47,7 @@ class GrpcTransport:
         self._address = address
         self._session = session
         self._peer: pb.Peer | None = peer
+        self._spec = spec
         self._traffic = traffic
         self._pending: asyncio.Future[Answer | Behind | Stale] | None = None
         """The newest exchange, done or under way."""
@@ -79,7 +82,11 @@ class GrpcTransport:
         self._traffic.messages += 1
         self._traffic.rows += message.rows.count
         self._traffic.bytes += message.ByteSize()
-        return wire.result(reply)
+        try:
+            return wire.result(reply, envelope, self._spec, self._address)
+        except ConnectionError:
+            self._call.cancel()  # out of step for good
+            raise
 
     async def close(self) -> None:
         """Say goodbye, which frees the session upstream; give the upstream a moment to do so."""
