@@ -16,7 +16,7 @@ RelayError                     (a family.FamilialError: its text is safe to prin
 └── InternalError              a defect; the details are in the node's log only
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import grpc
 from grpc import aio
@@ -163,6 +163,13 @@ def public(error: BaseException, session: str) -> RelayError:
 def _shown(text: str) -> str:
     """A peer's text as one line of bounded length that changes no terminal's state."""
     return "".join(c if c.isprintable() else " " for c in text[:_MOST_TEXT])
+
+
+async def refuse(context: "aio.ServicerContext[Any, Any]", error: RelayError) -> NoReturn:
+    """End a call on the server's side with this error."""
+    context.set_trailing_metadata(((CODE_KEY, error.code),))
+    await context.abort(error.status, str(error))
+    raise AssertionError("unreachable: aborting raises")
 
 
 def from_rpc(error: aio.AioRpcError, address: str) -> RelayError:

@@ -16,6 +16,7 @@ from relay.engine.engine import BundleEngine
 from relay.engine.selftest import is_chunk_invariant
 from relay.errors import ConfigurationError
 from relay.node.config import NodeConfig, segments_of
+from relay.node.decoding import DecodingInterceptor
 from relay.node.node import Node
 from relay.node.servicers import HopServicer, Readiness, RelayServicer
 from relay.node.text import TextCodec
@@ -76,7 +77,7 @@ class NodeServer:
             await self._readiness.node.close()
 
     async def _bind(self) -> aio.Server:
-        server = aio.server(options=SERVER_OPTIONS)
+        server = aio.server(interceptors=(DecodingInterceptor(),), options=SERVER_OPTIONS)
         rpc.add_RelayServicer_to_server(RelayServicer(self._readiness), server)
         rpc.add_HopServicer_to_server(HopServicer(self._readiness), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

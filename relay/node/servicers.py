@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from grpc import aio
 
 from relay import wire
-from relay.errors import CODE_KEY, InternalError, InvalidRequestError, NotReadyError, public
+from relay.errors import InternalError, InvalidRequestError, NotReadyError, public, refuse
 from relay.node.generate import Decided, Job, check, generate
 from relay.node.node import Node
 from relay.node.sessions import Held
@@ -193,5 +193,4 @@ async def _guarded(context: Context, session: str) -> AsyncIterator[None]:
         known = public(error, session)
         if isinstance(known, InternalError):
             log.exception("session %s failed", session)
-        context.set_trailing_metadata(((CODE_KEY, known.code),))
-        await context.abort(known.status, str(known))
+        await refuse(context, known)

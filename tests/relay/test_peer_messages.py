@@ -1,6 +1,7 @@
 """What a peer may send: every message that does not fit is refused with a reason, and leaves nothing behind."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from relay import wire
 from relay.chain import genesis
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
-from tests.relay.processes import raw_error
+from tests.relay.processes import raw_error, until
 from tests.relay.servers import Chain, address
 
 
@@ -119,3 +120,27 @@ def test_a_stream_serves_one_session(nodes: Chain, manifest: Manifest) -> None:
         refused = raw_error(rpc.HopStub(channel).Advance(iter(messages)))
     assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
     assert "one session" in refused[2]
+
+
+GARBAGE = b"\xff\xff\xff"
+
+
+@pytest.mark.parametrize("method", ["Relay/Generate", "Relay/Describe", "Hop/Advance"])
+def test_bytes_that_are_no_message_are_refused_like_anything_else(nodes: Chain, method: str) -> None:
+    with grpc.insecure_channel(address(nodes.device)) as channel:  # bytes are bytes, whatever the kind of the call
+        refused = raw_error(channel.stream_stream(f"/relay.v1.{method}")(iter([GARBAGE])))
+    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
+    assert refused[2].startswith("not a relay.v1 message; write it with protos/relay/v1/relay.proto")
+
+
+def test_bytes_that_are_no_message_end_a_stream_and_free_its_session(nodes: Chain, manifest: Manifest) -> None:
+    def messages() -> Iterator[bytes]:
+        yield advance(manifest, session="half").SerializeToString()
+        yield GARBAGE
+
+    with grpc.insecure_channel(address(nodes.edge)) as channel:
+        call = channel.stream_stream("/relay.v1.Hop/Advance")(messages())
+        assert pb.AdvanceReply.FromString(next(call)).cached == 2
+        refused = raw_error(call)
+    assert refused[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
+    until(lambda: "half" not in nodes.edge.node.sessions)
