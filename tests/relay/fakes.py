@@ -4,6 +4,7 @@ It stands in at the engine's seam only, for property tests of logs, views and ho
 computes has a one-line reference on the token ids: `expected_token`.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TypeVar
@@ -85,4 +86,7 @@ class FakeEngine:
         return FakeExitView(index, has_cache=True)
 
     async def run(self, forward: Callable[[], T]) -> T:
-        return forward()
+        await asyncio.sleep(0)  # where a real engine lets others run, and a caller may be cancelled
+        result = forward()
+        await asyncio.sleep(0)
+        return result

@@ -14,7 +14,7 @@ from relay.errors import UnreachableError
 from relay.fence import Fence, Stale, next_epoch
 from relay.messages import Answer, Behind, Question
 from tests.relay.fakes import VOCAB, FakeEngine, expected_token
-from tests.relay.world import SEGMENTS, World, ask, shared_base
+from tests.relay.world import SEGMENTS, World, ask, cut_short, shared_base
 
 ENGINES = {index: FakeEngine((index,)) for index in range(1, SEGMENTS + 1)}
 
@@ -52,9 +52,11 @@ async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> N
             right = expected_token(ids + drafts, exit_)
             drafts.append(right if world.random.random() < 0.7 else (right + 1) % VOCAB)
         sent = ids + drafts
-        base = shared_base(world, sent, n_drafts + 1)
+        question = Question(exit_, want=n_drafts + 1, drafts=tuple(drafts))
+        while world.random.random() < world.fault_rate:
+            await cut_short(world, ask(world, sent, shared_base(world, sent, n_drafts + 1), question))
         try:
-            answer = await ask(world, sent, base, Question(exit_, want=n_drafts + 1, drafts=tuple(drafts)))
+            answer = await ask(world, sent, shared_base(world, sent, n_drafts + 1), question)
         except UnreachableError:
             continue  # every attempt at the upstream failed; the session goes on with the next request
         assert isinstance(answer, Answer)

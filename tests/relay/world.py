@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,7 @@ class FaultyTransport:
         world = self.world
         world.exchanges += 1
         world.deliver_late()
+        await asyncio.sleep(0)
         message = envelope.message
         envelope = replace(envelope, message=replace(message, rows=np.array(message.rows)))
         faulty = world.random.random() < world.fault_rate
@@ -115,3 +117,12 @@ def shared_base(world: World, ids: list[int], want: int) -> int:
     while base and history.value(base - 1) != agreed[base - 1]:
         base -= 1
     return base
+
+
+async def cut_short(world: World, asking: Coroutine[Any, Any, object]) -> None:
+    """Begin, and cancel at any point: as when a deadline passes, every node on the way stops where it is."""
+    task = asyncio.ensure_future(asking)
+    for _ in range(world.random.randint(0, 12)):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
