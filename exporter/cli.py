@@ -97,11 +97,12 @@ def report(manifest: "Manifest") -> dict[str, object]:
 
 def table(manifest: "Manifest") -> str:
     """The figures of an export, for people."""
-    lines = [f"{'graph':<12}{'MB':>8}{'max error':>12}{'rms error':>12}"]
+    lines = [f"{'graph':<12}{'MB':>8}{'max error':>12}{'rms error':>12}{'from f32':>12}"]
     for graph in manifest.graphs:
         parity = manifest.parity[graph.name]
         size = own_bytes(manifest, graph.files) / 1e6
-        lines.append(f"{graph.name:<12}{size:>8.1f}{parity.max_error:>12.1e}{parity.rms_error:>12.1e}")
+        errors = (parity.max_error, parity.rms_error, parity.f32_error)
+        lines.append(f"{graph.name:<12}{size:>8.1f}" + "".join(f"{error:>12.1e}" for error in errors))
     total = sum(entry.bytes for entry in manifest.files.values()) / 1e6
     lines.append(f"{manifest.spec.name} at {manifest.precision}: {total:.1f} MB in all")
     if manifest.quality is not None:

@@ -19,6 +19,7 @@ EMBEDDED = "inputs_embeds"
 HEAD_WEIGHT = "lm_head.weight"
 EMBEDDING_WEIGHT = "embed_tokens.weight"
 QUANTIZED = "MatMulNBits"
+QUANTIZED_EMBEDDING = "GatherBlockQuantized"
 
 
 def head_of(base: Part) -> Part:
@@ -58,7 +59,7 @@ def _from_blocks(head_node: NodeProto, head: Part) -> Part:
         dims = (given["N"], int(np.prod(source.dims)) // given["N"])
         weights[names[-1]] = Tensor(source.data_type, dims, source.data)
     gather = helper.make_node(
-        "GatherBlockQuantized",
+        QUANTIZED_EMBEDDING,
         [names[0], INPUT_IDS, *names[1:]],
         [EMBEDDED],
         name="/embed_tokens/Gather",

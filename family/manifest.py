@@ -60,14 +60,19 @@ class Graph:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a graph is from PyTorch on the same input, measured when the bundle was written."""
+    """How far a graph is from PyTorch on the same input and with the same stored weights, when it was written.
+
+    Errors are taken per row (one position's output), on the row's own scale.
+    """
 
     max_error: float
-    """Largest absolute difference of an output, over the range of PyTorch's output."""
+    """Largest over rows: the largest absolute difference over the range of PyTorch's row."""
     rms_error: float
-    """Root mean square of the difference over that of PyTorch's output."""
+    """Root mean square over rows: the difference's rms over that of PyTorch's row."""
     bound: float
     """Bound that the export had to meet: on `max_error` at f32, on `rms_error` where weights are quantized."""
+    f32_error: float
+    """As `rms_error`, but against PyTorch with the weights before quantization: what the precision costs. No bound."""
 
 
 @dataclass(frozen=True)

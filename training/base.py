@@ -56,9 +56,10 @@ def load_base(ref: str | None = None) -> LoadedBase:
             if gguf:
                 options["quantization_config"] = GgufConfig(dequantize=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **options
             )
+            model, found = loaded
         except BaseModelError:
             raise
         except Exception as error:  # what transformers, safetensors and gguf raise has no common base

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -34,6 +35,19 @@ INT4_CEILING = 0.45
 @pytest.fixture
 def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def real_size(tiny_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FamilyModel:
+    """SmolLM2-135M's layers, six of them with random weights, and a small vocabulary."""
+    shapes = {"hidden_size": 576, "intermediate_size": 1536, "head_dim": 64}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
+    family = variant(tiny_base_dir, tmp_path_factory.mktemp("real") / "base", **shapes, **heads)
+    with torch.no_grad():
+        for name, parameter in family.base.model.named_parameters():
+            if "norm" in name:  # so that no two are equal and share their bytes
+                parameter += 0.2 * torch.randn_like(parameter)
+    return family
 
 
 @pytest.mark.parametrize(("fixture", "precision"), [("tiny_bundle", "f32"), ("tiny_bundle_int4", "int4")])
@@ -151,10 +165,48 @@ def test_a_corrupted_weight_is_refused_and_the_old_bundle_stays(
         path.write_bytes(content)
 
     monkeypatch.setattr(bundle_module, "write_graphs", corrupting)
-    with pytest.raises(ExportError, match=r"segment-2: .* is over the bound"):
+    with pytest.raises(ExportError, match=r"segment-2: .* over the bound"):
         tiny_export(tiny_family, copy, precision)
     assert (copy / "manifest.json").read_text() == before
     assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+
+
+@pytest.mark.parametrize(
+    ("graph", "weight", "told"),
+    [
+        ("segment-1", "model.layers.1.attn.o_proj.MatMul.weight_scales", r"layers\.1\.self_attn\.o_proj\.weight as st"),
+        ("exit-2", "model.layers.0.mlp.up_proj.MatMul.weight_scales", r"layers\.4\.mlp\.up_proj\.weight as stored"),
+        ("segment-2", "model.layers.3.post_attention_layernorm.weight", "rms_error .* against PyTorch"),
+    ],
+)
+def test_a_matrix_lost_from_a_quantized_graph_of_real_size_is_refused(
+    graph: str, weight: str, told: str, real_size: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) -> None:
+        write_graphs(pieces, spec, folder)
+        zero(folder, graph, weight)
+
+    monkeypatch.setattr(bundle_module, "write_graphs", losing)
+    with pytest.raises(ExportError, match=rf"{graph}: .*{told}.* over the bound"):
+        tiny_export(real_size, tmp_path / "bundle", "int4")
+    assert not list(tmp_path.iterdir())
+
+
+def zero(folder: Path, graph: str, weight: str) -> None:
+    """Fill a weight of a written graph with zeros."""
+    model = onnx.load(str(folder / f"{graph}.onnx"), load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.name == weight)
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    with (folder / where["location"]).open("r+b") as file:
+        file.seek(int(where["offset"]))
+        file.write(bytes(int(where["length"])))
+
+
+def test_parity_of_a_quantized_bundle_is_against_its_own_weights(tiny_bundle: Path, tiny_bundle_int4: Path) -> None:
+    for parity in load_manifest(tiny_bundle_int4).parity.values():
+        assert parity.rms_error <= parity.bound < 0.1
+        assert parity.f32_error > parity.rms_error
+    assert all(parity.f32_error == parity.rms_error for parity in load_manifest(tiny_bundle).parity.values())
 
 
 def test_a_graph_that_does_not_run_is_refused(

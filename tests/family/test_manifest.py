@@ -42,7 +42,7 @@ def make_manifest() -> Manifest:
         tiers=default_tiers(3),
         graphs=graphs,
         files={name: FileEntry(10, name[0] * 64) for name in names},
-        parity={graph.name: Parity(1e-6, 2e-7, 1e-4) for graph in graphs},
+        parity={graph.name: Parity(1e-6, 2e-7, 1e-4, 2e-7) for graph in graphs},
         tools={"torch": "2.13"},
         quality=Quality("text", "c" * 64, 512, 256, 256, (ExitQuality(1, 4.0, 0.5),)),
     )
