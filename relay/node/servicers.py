@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -50,11 +50,11 @@ class RelayServicer(rpc.RelayServicer):
         """Stream decided tokens, then one Finish."""
         name = request.session or uuid.uuid4().hex
         async with _guarded(context, name):
-            node = self._readiness.ready()
             wire.name("session", name)
+            job = await _job(self._readiness.ready(), request)
+            node = self._readiness.ready()  # it may have begun to drain; from here on nothing waits
             if name in node.sessions:
                 raise InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
-            job = _job(node, request)
             held = node.sessions.enter(name, _deadline(context))
             try:
                 async for event in self._events(node, held, job):
@@ -122,7 +122,7 @@ class HopServicer(rpc.HopServicer):
                 node.sessions.leave(name, held, over=over or late)
 
 
-def _job(node: Node, request: pb.GenerateRequest) -> Job:
+async def _job(node: Node, request: pb.GenerateRequest) -> Job:
     """A checked request. Raises `InvalidRequestError`."""
     if node.text is None:
         raise InvalidRequestError(
@@ -131,11 +131,11 @@ def _job(node: Node, request: pb.GenerateRequest) -> Job:
         )
     match request.WhichOneof("prompt"):
         case "text":
-            ids = node.text.encode(request.text)
+            ids: Sequence[int] = await asyncio.to_thread(node.text.encode, request.text)
         case "ids":
-            ids = list(request.ids.ids)
+            ids = request.ids.ids
         case "chat":
-            ids = node.text.encode_chat([{"role": t.role, "content": t.content} for t in request.chat.turns])
+            ids = await asyncio.to_thread(node.text.encode_chat, request.chat.turns)
         case _:
             raise InvalidRequestError("the request has no prompt; give text, ids or chat")
     spec = node.manifest.spec

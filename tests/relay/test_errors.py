@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from relay.policy import ExitSchedule, FixedExit
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 from tests.relay.bundles import with_chat_template
-from tests.relay.processes import Gate, collect, eventually, raw_error
+from tests.relay.processes import PATIENCE_S, Gate, collect, eventually, raw_error
 from tests.relay.servers import Chain, address, config, running, text
 
 
@@ -41,6 +42,9 @@ def client(nodes: Chain) -> Iterator[RelayClient]:
         ([5], {"policy": FixedExit(4)}, UnknownExitError, r"exit 4 is unknown; this family has exits 1\.\.3"),
         ([5] * 256, {}, PromptTooLongError, "has 256 tokens; .* context is 256, so send at most 255"),
         ("tea " * 500, {}, PromptTooLongError, "so send at most 255"),
+        ("x" * (1 << 20), {}, PromptTooLongError, "has 1048576 bytes; .* context is 256 tokens, .* send a shorter one"),
+        ([{"role": "user", "content": "x" * (1 << 20)}], {}, PromptTooLongError, r"has \d{7} bytes; .* a shorter one"),
+        ([{"role": "user", "content": ""}] * 256, {}, PromptTooLongError, "has 256 turns; .* so send fewer"),
         ([], {}, InvalidRequestError, "prompt is empty; give at least one token"),
         ("", {}, InvalidRequestError, "prompt is empty; give at least one token"),
         ([5, 512], {}, InvalidRequestError, r"token id 512 is outside the vocabulary; .* ids 0\.\.511"),
@@ -127,5 +131,31 @@ def test_a_session_name_serves_one_text_at_a_time(tiny_bundle: Path) -> None:
             gate.open()
             assert len(await reading) == 2
             assert len(await text(device, [5], session="twin", max_tokens=2, ignore_stop=True)) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_node_answers_others_while_it_reads_a_long_prompt(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with running(config(tiny_bundle, "device")) as device, AsyncRelayClient(address(device)) as client:
+            assert device.node.text is not None
+            read, encode, reading = threading.Event(), device.node.text.encode, list[str]()
+
+            def slow(prompt: str) -> list[int]:
+                reading.append(prompt)
+                assert read.wait(PATIENCE_S)
+                return encode(prompt)
+
+            monkeypatch.setattr(device.node.text, "encode", slow)
+            options = {"session": "twin", "max_tokens": 2, "ignore_stop": True}
+            twins = [asyncio.ensure_future(text(device, "tea", **options)) for _ in range(2)]
+            await eventually(lambda: len(reading) == 2)
+            assert len(await client.describe()) == 1
+            assert len(await collect(client.generate([5], max_tokens=2, ignore_stop=True))) == 2
+            read.set()
+            one, other = await asyncio.gather(*twins, return_exceptions=True)
+            served, refused = (one, other) if isinstance(one, list) else (other, one)
+            assert isinstance(served, list) and len(served) == 2
+            assert isinstance(refused, InvalidRequestError) and "session twin is in use" in str(refused)
 
     asyncio.run(scenario())
