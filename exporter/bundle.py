@@ -1,6 +1,7 @@
 """Writes a bundle: builds and cuts the graphs, checks them against PyTorch, and puts them in place as a whole."""
 
 import importlib.metadata
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def export(
     Raises:
         ExportError: `out` holds something else, the model is not supported, or a graph is too far from PyTorch.
     """
-    check_target(out)
+    out = check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch) / "bundle"
@@ -104,11 +105,25 @@ def file_entries(folder: Path) -> Mapping[str, FileEntry]:
     return {path.name: FileEntry(path.stat().st_size, sha256_file(path)) for path in sorted(folder.iterdir())}
 
 
-def check_target(out: Path) -> None:
-    """Refuse to replace anything that is not a bundle."""
-    is_bundle = out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST_NAME).is_file())
-    if out.exists() and not is_bundle:
+def check_target(out: Path) -> Path:
+    """The directory that `out` means, links followed. Raises `ExportError` unless it can be made or replaced."""
+    target = out.resolve()
+    if target == Path.cwd() or target in Path.cwd().parents or target.is_mount():
+        raise ExportError(f"{out}: is in use and cannot be replaced; give a directory that is the bundle's alone")
+    if target.exists() and not _is_bundle(target):
         raise ExportError(f"{out}: exists and is not a bundle; give another directory or remove it")
+    return target
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether nothing would be lost with it: an empty directory, or one with a bundle's manifest, of any version."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return folder.is_dir()
+    try:
+        manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"schema_version", "spec", "graphs"} <= manifest.keys()
 
 
 def put_in_place(folder: Path, out: Path, old: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from exporter import bundle as bundle_module
-from exporter.bundle import export
+from exporter.bundle import check_target, export
 from exporter.errors import ExportError
 from exporter.graphs import Piece
 from exporter.onnxfile import write_graphs
@@ -140,6 +140,35 @@ def test_a_directory_that_is_no_bundle_is_left_alone(tiny_family: FamilyModel, t
     with pytest.raises(ExportError, match="not a bundle"):
         tiny_export(tiny_family, tmp_path / "file", "f32")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"name": "an extension", "version": "1"}', '["schema_version", "spec", "graphs"]', "{"]
+)
+def test_a_directory_with_a_manifest_of_something_else_is_left_alone(
+    content: str, tiny_family: FamilyModel, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ExportError, match="not a bundle"):
+        tiny_export(tiny_family, tmp_path, "f32")
+    assert (tmp_path / "manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("out", [".", "..", "sub/..", "/"])
+def test_a_directory_in_use_is_refused_before_anything_is_built(
+    out: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "sub").mkdir()
+    monkeypatch.chdir(copy)
+    with pytest.raises(ExportError, match=f"{out}: is in use"):
+        check_target(Path(out))
+
+
+def test_a_link_to_a_bundle_stands_for_the_bundle(tiny_family: FamilyModel, copy: Path) -> None:
+    link = copy.parent / "link"
+    link.symlink_to(copy)
+    tiny_export(tiny_family, link, "int4")
+    assert link.is_symlink() and load_manifest(copy).precision == "int4"
 
 
 def test_a_bundle_is_replaced_and_nothing_stays_behind(tiny_family: FamilyModel, copy: Path) -> None:
