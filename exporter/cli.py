@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("family", type=Path, metavar="FAMILY_DIR", help="the folder that train-family wrote")
     add("--out", type=Path, required=True, metavar="DIR", help="the bundle's directory")
-    add("--base", metavar="REF", help="Hugging Face id, folder or .gguf file; default: the built-in base")
+    add("--base", metavar="REF", help="Hugging Face id, folder or .gguf file; default: the one it was trained on")
     add("--precision", choices=sorted(PRECISIONS), default="int4", help="of the weights; default: %(default)s")
     add("--eval", type=existing_file, metavar="TEXT", help="measure every exit on this text")
     add("--eval-tokens", type=positive, default=EVAL_TOKENS, metavar="N", help="of the text; default: %(default)s")
@@ -52,15 +52,15 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     """Load the family and export it."""
     from exporter.bundle import Held, check_target, export
     from family.spec import load_spec
-    from training.base import load_base
+    from training.base import load_base_of
     from training.checkpoint import SPEC_NAME, load_family
 
     check_target(arguments.out)
-    load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
+    spec = load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
     held = Held(arguments.eval, arguments.eval_tokens) if arguments.eval else None
     try:
         say("loading the base")
-        base = load_base(arguments.base)
+        base = load_base_of(spec, arguments.base)
         family = load_family(arguments.family, base)
         return export(family, base.tokenizer, arguments.out, arguments.precision, held=held, say=say)
     finally:

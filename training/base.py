@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from family.spec import FamilySpec
 from training.errors import BaseModelError
 from training.fetch import cache_folder, fetch_default_base
 
@@ -72,6 +73,24 @@ def load_base(ref: str | None = None) -> LoadedBase:
     _check_complete(model, found["missing_keys"], name)
     _plain(model)
     return LoadedBase(model=model, tokenizer=tokenizer, id=name, weights_sha256=hash_weights(model))
+
+
+def load_base_of(family: FamilySpec, ref: str | None = None) -> LoadedBase:
+    """Load `ref`, or without one the base that the family was trained on, found by its name.
+
+    Raises:
+        BaseModelError: as `load_base`, or the family's base is not where its name says.
+    """
+    base_id = family.base.id
+    if ref is not None or base_id == DEFAULT_BASE:
+        return load_base(ref)
+    advice = f"family {family.name} was trained on {base_id}; give that base with --base"
+    if "/" not in base_id and not Path(base_id).exists():  # the name of a folder or file of its trainer's
+        raise BaseModelError(f"{advice}: a local Hugging Face folder or a .gguf file")
+    try:
+        return load_base(base_id)
+    except BaseModelError as error:
+        raise BaseModelError(f"{advice} ({error})") from error
 
 
 def hash_weights(model: PreTrainedModel) -> str:

@@ -37,7 +37,8 @@ def load_family(folder: Path, base: LoadedBase) -> FamilyModel:
     if base.weights_sha256 != spec.base.weights_sha256:
         warnings.warn(
             f"{folder}: its branches were trained on {spec.base.id} with weights {spec.base.weights_sha256[:12]}, this "
-            f"base ({base.id}) has {base.weights_sha256[:12]}; expect slightly different losses",
+            f"base ({base.id}) has {base.weights_sha256[:12]}; how good its exits are on these is not known: measure "
+            "them (export-family --eval), or give the base that it was trained on",
             stacklevel=2,
         )
     model = FamilyModel(spec, base)

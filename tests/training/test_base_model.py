@@ -10,9 +10,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from family.spec import Base
 from training import fetch
-from training.base import LoadedBase, hash_weights, load_base
+from training.base import LoadedBase, hash_weights, load_base, load_base_of
 from training.errors import BaseModelError
+from training.model import FamilyModel
 
 
 def test_the_hash_is_of_the_weights_and_not_of_the_file(tiny: LoadedBase, tiny_base_dir: Path, tmp_path: Path) -> None:
@@ -24,6 +26,20 @@ def test_the_hash_is_of_the_weights_and_not_of_the_file(tiny: LoadedBase, tiny_b
 def test_a_loaded_base_is_float32_and_frozen(tiny: LoadedBase) -> None:
     assert not tiny.model.training
     assert all(str(p.dtype) == "torch.float32" and not p.requires_grad for p in tiny.model.parameters())
+
+
+def test_without_a_choice_a_family_gets_the_base_it_was_trained_on(
+    family: FamilyModel, tiny_base_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BaseModelError, match=r"trained on base; give that base with --base"):
+        load_base_of(family.spec)  # `base` is the name of a folder that is elsewhere
+    gone = family.spec.with_base(Base("./gone/base", "0" * 64))
+    with pytest.raises(BaseModelError, match=r"trained on \./gone/base; give .* \(base \./gone/base: no such folder"):
+        load_base_of(gone)
+    assert load_base_of(gone, str(tiny_base_dir)).weights_sha256 == family.spec.base.weights_sha256
+    monkeypatch.chdir(tiny_base_dir.parent)
+    assert load_base_of(family.spec).weights_sha256 == family.spec.base.weights_sha256
 
 
 def test_loading_prints_nothing_into_a_pipe(tiny_base_dir: Path) -> None:
