@@ -25,8 +25,8 @@ from family.errors import FamilialError
 
 CODE_KEY = "relay-code"
 """Trailing metadata key that carries the code of an error."""
-_MOST_TEXT = 2_000
-"""Characters kept of an error's text that came over the wire."""
+_MOST_TEXT = 600
+"""Characters of an error's text that cross the wire; in the worst case each takes 12 bytes of the trailers' 8 kB."""
 
 
 class RelayError(FamilialError):
@@ -161,14 +161,14 @@ def public(error: BaseException, session: str) -> RelayError:
 
 
 def _shown(text: str) -> str:
-    """A peer's text as one line of bounded length that changes no terminal's state."""
+    """A text as one line of bounded length that changes no terminal's state."""
     return "".join(c if c.isprintable() else " " for c in text[:_MOST_TEXT])
 
 
 async def refuse(context: "aio.ServicerContext[Any, Any]", error: RelayError) -> NoReturn:
     """End a call on the server's side with this error."""
     context.set_trailing_metadata(((CODE_KEY, error.code),))
-    await context.abort(error.status, str(error))
+    await context.abort(error.status, _shown(str(error)))
     raise AssertionError("unreachable: aborting raises")
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
-import jinja2.sandbox
+import jinja2
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from family.errors import BundleError
 from family.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME, Manifest, verify_files
 from relay.errors import InvalidRequestError, PromptTooLongError
+from relay.node.template import chat_template, render_chat
 
 
 class Turn(Protocol):
@@ -22,12 +24,12 @@ class Turn(Protocol):
 
 
 class TextCodec:
-    """The tokenizer of a bundle. Raises `family.BundleError` for a file that is not as written."""
+    """The tokenizer of a bundle. Raises `family.BundleError` for a file that is not as written, or unreadable."""
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         names = [name for name in (TOKENIZER_NAME, CHAT_TEMPLATE_NAME) if name in manifest.files]
         verify_files(manifest, bundle, names)
-        self._tokenizer = Tokenizer.from_file(str(bundle / TOKENIZER_NAME))
+        self._tokenizer = _read_tokenizer(bundle / TOKENIZER_NAME)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._most_tokens = manifest.spec.context - 1
@@ -36,10 +38,8 @@ class TextCodec:
         """No longer text can fit the context."""
         self._template: jinja2.Template | None = None
         if CHAT_TEMPLATE_NAME in names:
-            source = (bundle / CHAT_TEMPLATE_NAME).read_text(encoding="utf-8")
-            environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            environment.globals["raise_exception"] = _refuse  # templates expect it under this name
-            self._template = environment.from_string(source)
+            self._template = _read_template(bundle / CHAT_TEMPLATE_NAME)
+        self._special_tokens = manifest.special_tokens
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text. Slow for a long one, and made to run in a thread.
@@ -62,8 +62,8 @@ class TextCodec:
             )
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         try:
-            text = self._template.render(messages=messages, add_generation_prompt=True)
-        except jinja2.TemplateError as error:
+            text = render_chat(self._template, messages, self._special_tokens)
+        except Exception as error:  # a template is a program of the bundle's, and fails as it likes
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}") from None
         return self._encode(text, special=False)
 
@@ -84,8 +84,23 @@ class TextCodec:
         return TextStream(self._tokenizer)
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise jinja2.TemplateError(reason)
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise BundleError(
+            f"{path}: the installed tokenizers cannot read it ({error}); export the bundle again, or upgrade tokenizers"
+        ) from None
+
+
+def _read_template(path: Path) -> jinja2.Template:
+    try:
+        return chat_template(path.read_text(encoding="utf-8"))
+    except jinja2.TemplateSyntaxError as error:
+        problem = f"line {error.lineno}: {error.message}"
+    except UnicodeDecodeError as error:
+        problem = str(error)
+    raise BundleError(f"{path}: not a chat template ({problem}); correct the base's template and export it again")
 
 
 class TextStream:

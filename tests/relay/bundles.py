@@ -30,13 +30,19 @@ def with_field(bundle: Path, folder: Path, path: tuple[str | int, ...], value: A
 
 def with_chat_template(bundle: Path, folder: Path, template: str | None) -> Path:
     """A copy with another chat template, or without one."""
+    if template is not None:
+        return with_file(bundle, folder, CHAT_TEMPLATE_NAME, template)
     files = json.loads((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
     del files[CHAT_TEMPLATE_NAME]
-    if template is not None:
-        content = template.encode()
-        files[CHAT_TEMPLATE_NAME] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    copy = with_field(bundle, folder, ("files",), files)
-    (copy / CHAT_TEMPLATE_NAME).write_text(template or "", encoding="utf-8")
+    return with_field(bundle, folder, ("files",), files)
+
+
+def with_file(bundle: Path, folder: Path, name: str, text: str) -> Path:
+    """A copy in which the file `name` holds `text`, and the manifest says so."""
+    content = text.encode()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    copy = with_field(bundle, folder, ("files", name), entry)
+    (copy / name).write_bytes(content)
     return copy
 
 

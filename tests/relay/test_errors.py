@@ -104,6 +104,8 @@ def test_a_prompt_larger_than_a_message_is_refused(client: RelayClient) -> None:
         (None, "has no chat template; send text or token ids"),
         ("{{ raise_exception('roles must alternate') }}", "refuses this conversation: roles must alternate"),
         ("{{ messages[9].content }}", "refuses this conversation"),
+        ("{{ 1 / 0 }}", "refuses this conversation: division by zero"),
+        ("{{ raise_exception('no\\n' * 100000) }}", "refuses this conversation: no no no"),
     ],
 )
 def test_a_conversation_that_the_model_cannot_take_is_refused(
