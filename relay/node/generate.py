@@ -69,7 +69,7 @@ async def generate(session: Session, job: Job, decoder: TextStream) -> AsyncIter
     """Decide up to `job.most` tokens, each at the exit that the policy names; last, the reason for the end."""
     started = time.perf_counter()
     ids = list(job.ids)
-    for _ in range(job.most):
+    for count in range(1, job.most + 1):
         base = len(session.history)
         anchor = session.history.value(base - 1)
         fresh = ids[base:]
@@ -84,9 +84,11 @@ async def generate(session: Session, job: Job, decoder: TextStream) -> AsyncIter
         assert isinstance(answer, Answer), "the entry node's own log is never behind itself"
         token = answer.tokens[-1]
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        yield Decided(token, decoder.step(token), len(ids), answer, elapsed_ms, answer.logits)
+        stopped = token in job.stop_ids
+        text = decoder.step(token, last=stopped or count == job.most)
+        yield Decided(token, text, len(ids), answer, elapsed_ms, answer.logits)
         ids.append(token)
-        if token in job.stop_ids:
+        if stopped:
             yield "stop"
             return
     yield job.limit

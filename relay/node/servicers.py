@@ -73,7 +73,7 @@ class RelayServicer(rpc.RelayServicer):
     async def _events(self, node: Node, held: Held, job: Job) -> AsyncIterator[pb.GenerateEvent]:
         assert node.text is not None
         count = 0
-        async for step in generate(held.session, job, node.text.decoder()):
+        async for step in generate(held.session, job, node.text.decoder(job.ids)):
             if isinstance(step, Decided):
                 count += 1
                 yield pb.GenerateEvent(token=_token(step))

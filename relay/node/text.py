@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import jinja2
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from family.errors import BundleError
 from family.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME, Manifest, verify_files
 from relay.errors import InvalidRequestError, PromptTooLongError
 from relay.node.template import chat_template, render_chat
+
+_BROKEN = "\ufffd"
+"""What decoding gives for bytes that are no whole character."""
 
 
 class Turn(Protocol):
@@ -79,9 +81,9 @@ class TextCodec:
         ids: list[int] = encoding.ids
         return ids
 
-    def decoder(self) -> "TextStream":
-        """A decoder of one session's new tokens."""
-        return TextStream(self._tokenizer)
+    def decoder(self, prompt_ids: Sequence[int]) -> "TextStream":
+        """A decoder of the tokens that follow a prompt."""
+        return TextStream(self._tokenizer, prompt_ids)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -104,12 +106,34 @@ def _read_template(path: Path) -> jinja2.Template:
 
 
 class TextStream:
-    """Text of token ids as they come; a token that leaves a character in pieces gives "" until it is whole."""
+    """Text of token ids as they come; a token that leaves a character in pieces gives "" until it is whole.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    What a token adds depends on those before it (many tokenizers write a word's space with the word, except at the
+    start of a text), so it is what decoding them together gives beyond decoding those before. The library's own
+    `DecodeStream` fails where the two differ in their beginning, and cannot be asked for the rest.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._stream: Any = DecodeStream(skip_special_tokens=True)
+        self._before = list(prompt_ids)
+        """Ids whose text is out, as far back as the newest piece's."""
+        self._shown = len(self._decode(self._before).rstrip(_BROKEN))
+        """Characters of their text; a character that the prompt broke off is to come."""
+        self._pending: list[int] = []
 
-    def step(self, token_id: int) -> str:
-        """The text that this token completes."""
-        return self._stream.step(self._tokenizer, token_id) or ""
+    def step(self, token_id: int, *, last: bool) -> str:
+        """The text that this token completes. With the last one comes what was held back: the pieces of a character
+        that never became whole, each as U+FFFD.
+        """
+        self._pending.append(token_id)
+        text = self._decode(self._before + self._pending)
+        added = text[self._shown :]
+        if not last and (not added or text.endswith(_BROKEN)):
+            return ""
+        self._before, self._pending = self._pending, []
+        self._shown = len(self._decode(self._before))
+        return added
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text

@@ -1,15 +1,17 @@
 """Text to ids and back at the entry node: what chat templates find, and text as its tokens come."""
 
+import random
 from datetime import datetime
 from pathlib import Path
 
 import jinja2
 import pytest
+from tokenizers import Tokenizer, decoders, models
 
 from family.errors import BundleError
 from family.manifest import TOKENIZER_NAME, load_manifest
 from relay.node.template import chat_template, render_chat
-from relay.node.text import TextCodec
+from relay.node.text import TextCodec, TextStream
 from tests.relay.bundles import with_chat_template, with_file
 
 SAID = [{"role": "user", "content": "tea & <café>"}, {"role": "assistant", "content": "no"}]
@@ -49,3 +51,46 @@ def test_a_tokenizer_that_cannot_be_read_is_the_bundles_error(tiny_bundle: Path,
     bundle = with_file(tiny_bundle, tmp_path, TOKENIZER_NAME, '{"version": "9.0"}')
     with pytest.raises(BundleError, match=r"tokenizer.json: the installed tokenizers cannot read it"):
         TextCodec(bundle, load_manifest(bundle))
+
+
+def words() -> Tokenizer:
+    """A tokenizer that writes a word's space with the word, and the bytes of what it has no word for."""
+    vocabulary = {"<unk>": 0, "▁the": 1, "▁tide": 2, "s": 3, **{f"<0x{byte:02X}>": 4 + byte for byte in range(256)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    tokenizer.add_special_tokens(["<end>"])
+    return tokenizer
+
+
+THE, TIDE, S, END = 1, 2, 3, 260
+SEA = [4 + byte for byte in "海".encode()]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ids", "pieces"),
+    [
+        ([THE], [TIDE, S], [" tide", "s"]),
+        ([THE, END], [TIDE, END, THE], [" tide", "", " the"]),
+        ([THE], [*SEA, S], ["", "", "海", "s"]),
+        ([THE, *SEA[:1]], [*SEA[1:], TIDE], ["", "海", " tide"]),
+        ([THE], [*SEA, *SEA, S], ["", "", "海", "", "", "海", "s"]),
+        ([THE], [TIDE, *SEA[:2]], [" tide", "", "\ufffd\ufffd"]),
+        ([THE], [TIDE, *SEA[:2], END], [" tide", "", "", "\ufffd\ufffd"]),
+        ([THE], [*SEA, SEA[0], S], ["", "", "海", "", "\ufffd\ufffd\ufffds"]),
+    ],
+)
+def test_text_comes_as_it_follows_the_prompt_and_none_is_held_back_at_the_end(
+    prompt: list[int], ids: list[int], pieces: list[str]
+) -> None:
+    stream = TextStream(words(), prompt)
+    assert [stream.step(token, last=i == len(ids)) for i, token in enumerate(ids, 1)] == pieces
+
+
+def test_all_pieces_together_are_the_text_of_all_ids(tiny_bundle: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tiny_bundle / TOKENIZER_NAME))
+    draw = random.Random(5)
+    for _ in range(50):
+        prompt, ids = ([draw.randrange(512) for _ in range(draw.randint(1, 40))] for _ in range(2))
+        stream = TextStream(tokenizer, prompt)
+        text = "".join(stream.step(token, last=i == len(ids)) for i, token in enumerate(ids, 1))
+        assert tokenizer.decode(prompt).rstrip("\ufffd") + text == tokenizer.decode(prompt + ids)
