@@ -6,14 +6,10 @@ cross-entropy in nats per token, agreement as the share of positions with the sa
 
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
 from benchmarks import report
-from exporter.quality import WINDOW, bundle_logits
+from exporter.quality import WINDOW, bundle_tokenizer, measure_quality
 from family.files import sha256_file
-from family.manifest import TOKENIZER_NAME, load_manifest
-from training.data import eval_ids
-from training.evaluate import evaluate
+from family.manifest import load_manifest
 
 TEXT = "text/wikitext-2/test.txt"
 TOKENS = 16384
@@ -26,9 +22,8 @@ def measure() -> dict[str, Any]:
     for precision in report.PRECISIONS:
         bundle = report.bundle(precision)
         manifest = load_manifest(bundle)
-        tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(bundle / TOKENIZER_NAME))  # type: ignore[no-untyped-call]
-        ids = eval_ids(text, tokenizer, TOKENS + 1)
-        found = evaluate(bundle_logits(bundle, manifest.graphs, manifest.spec), ids, WINDOW, WINDOW)
+        tokenizer = bundle_tokenizer(bundle, manifest)
+        found = measure_quality(bundle, manifest.graphs, manifest.spec, tokenizer, text, TOKENS)
         figures[precision] = {
             "tokens": found.tokens,
             "cross_entropy": {f"exit_{e.exit}": round(e.cross_entropy, 3) for e in found.exits},

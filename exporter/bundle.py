@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.describe import describe, family_hashes, stop_ids, write_tokenizer
+from exporter.describe import check_template, describe, family_hashes, special_tokens, stop_ids, write_tokenizer
 from exporter.errors import ExportError
 from exporter.onnxfile import write_graphs
 from exporter.parity import check
@@ -68,11 +68,13 @@ def write_bundle(
 ) -> Manifest:
     """Write and check a bundle in the empty directory `folder`, with scratch files beside it."""
     scratch, spec = folder.parent, family.spec
+    write_tokenizer(tokenizer, folder)
+    special = special_tokens(tokenizer)
+    check_template(folder, special)
     pieces = make_pieces(family, tokenizer, PRECISIONS[precision], scratch, say)
     say("writing the graphs")
     write_graphs(pieces, spec, folder)
     graphs = describe(pieces, precision, folder)
-    write_tokenizer(tokenizer, folder)
     say("comparing with PyTorch")
     parity = check(folder, graphs, family, tokenizer)
     quality = None
@@ -95,6 +97,7 @@ def write_bundle(
         parity=parity,
         tools={name: importlib.metadata.version(name) for name in TOOLS},
         quality=quality,
+        special_tokens=special,
     )
     save_manifest(manifest, folder)
     return manifest

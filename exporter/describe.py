@@ -12,11 +12,13 @@ from exporter.errors import ExportError
 from exporter.graphs import Piece
 from family.files import sha256_file
 from family.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME, Graph, Hashes
+from relay.node.template import chat_template, render_chat
 from training.checkpoint import branch_path, save_family
 from training.model import FamilyModel
 
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>")
 """Tokens that end a text wherever a vocabulary has them."""
+GREETING = ({"role": "user", "content": "Hello"},)
 
 
 def describe(pieces: Mapping[str, Piece], precision: str, folder: Path) -> tuple[Graph, ...]:
@@ -44,6 +46,25 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
                 shutil.move(Path(scratch) / name, folder / name)
     if not (folder / TOKENIZER_NAME).is_file():
         raise ExportError("the base's tokenizer has no fast form (tokenizer.json); give a base that has one")
+
+
+def special_tokens(tokenizer: Any) -> dict[str, str]:
+    """The texts of the tokenizer's special tokens by their names: `bos_token`, `eos_token`, ..."""
+    return {name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+
+
+def check_template(folder: Path, special: Mapping[str, str]) -> None:
+    """Render the chat template in `folder`, if one is there, as a node does. Raises `ExportError` if it fails."""
+    path = folder / CHAT_TEMPLATE_NAME
+    if not path.is_file():
+        return
+    try:
+        render_chat(chat_template(path.read_text(encoding="utf-8")), GREETING, special)
+    except Exception as error:  # a template is a program, and fails as it likes
+        raise ExportError(
+            f"the base's chat template does not render ({type(error).__name__}: {error}); correct "
+            f"{CHAT_TEMPLATE_NAME} in the base's folder and give it with --base"
+        ) from error
 
 
 def family_hashes(family: FamilyModel, folder: Path, scratch: Path) -> Hashes:

@@ -30,7 +30,7 @@ def write_graphs(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) ->
 
 
 def signature(piece: Piece, spec: FamilySpec) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
-    """Inputs and outputs of a graph, with their types and shapes, as `exporter.graphs` describes them."""
+    """Inputs and outputs of a graph, with their types and shapes, as `family.graphs` describes them."""
     read = {name for node in piece.nodes for name in node.input}
     inputs = []
     if INPUT_IDS in read:

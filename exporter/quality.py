@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from transformers import PreTrainedTokenizerFast
 
 from exporter.runner import GraphRunner
 from family.files import sha256_file
-from family.manifest import ExitQuality, Graph, Quality
+from family.manifest import TOKENIZER_NAME, ExitQuality, Graph, Manifest, Quality
 from family.spec import FamilySpec
 from training.data import eval_ids
 from training.evaluate import LogitsFn, evaluate
@@ -25,7 +26,7 @@ def measure_quality(
     tokenizer: Any,
     text: Path,
     tokens: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Quality:
     """Score the exits on the first `tokens` tokens of a text file, as `training.data` reads it.
 
@@ -37,6 +38,12 @@ def measure_quality(
     found = evaluate(bundle_logits(bundle, graphs, spec), ids, window, window, progress)
     exits = tuple(ExitQuality(e.exit, e.cross_entropy, e.agreement) for e in found.exits)
     return Quality(text.name, sha256_file(text), found.tokens, window, window, exits)
+
+
+def bundle_tokenizer(bundle: Path, manifest: Manifest) -> Any:
+    """The tokenizer that the bundle was written with, from the bundle alone."""
+    make: Any = PreTrainedTokenizerFast
+    return make(tokenizer_file=str(bundle / TOKENIZER_NAME), **manifest.special_tokens)
 
 
 def bundle_logits(bundle: Path, graphs: tuple[Graph, ...], spec: FamilySpec) -> LogitsFn:

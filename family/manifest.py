@@ -22,6 +22,7 @@ CHAT_TEMPLATE_NAME = "chat_template.jinja"
 SHARED_DATA_NAME = "shared.data"
 """Weights that more than one graph reads (the tied head), stored once."""
 
+GRAPH_KINDS = ("segment", "exit")
 DEFAULT_TIERS = ("device", "edge", "cloud")
 
 
@@ -131,10 +132,14 @@ class Manifest:
     def __post_init__(self) -> None:
         names = {g.name for g in self.graphs}
         for segment in self.spec.segments:
-            for kind in ("segment", "exit"):
+            for kind in GRAPH_KINDS:
                 if graph_name(kind, segment.index) not in names:
                     raise FieldError("graphs", f"{graph_name(kind, segment.index)} is missing")
+        if TOKENIZER_NAME not in self.files:
+            raise FieldError("files", f"{TOKENIZER_NAME} is missing")
         for i, graph in enumerate(self.graphs):
+            if graph.kind not in GRAPH_KINDS:
+                raise FieldError(f"graphs[{i}].kind", f"expected one of {GRAPH_KINDS}, got {graph.kind!r}")
             if not graph.files:
                 raise FieldError(f"graphs[{i}].files", "expected the ONNX file first, got an empty list")
             for name in graph.files:

@@ -122,10 +122,28 @@ def _chat(question: str, answer: str, path: Path, tokenizer: Any) -> str:
 
 
 def encode(documents: Sequence[Document], tokenizer: Any) -> Iterator[Ids]:
-    """Token ids of each document, with the tokenizer's end-of-text id after it unless it is closed."""
+    """Token ids of each document, as a served text has them, with the end-of-text id after it.
+
+    A document that is closed has no end added, and no beginning: its chat template wrote them. Others begin with the
+    begin-of-text id where the tokenizer puts it before a text. Raises `DataError` if there is no end-of-text token.
+    """
+    start = _start_ids(tokenizer)
     for document in documents:
         ids = tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
-        yield np.array(ids if document.closed else [*ids, tokenizer.eos_token_id], dtype=np.int64)
+        if not document.closed:
+            if tokenizer.eos_token_id is None:
+                raise DataError(
+                    "the base's tokenizer has no end-of-text token to put between documents; "
+                    "set eos_token in its tokenizer_config.json"
+                )
+            ids = [*start, *ids, tokenizer.eos_token_id]
+        yield np.array(ids, dtype=np.int64)
+
+
+def _start_ids(tokenizer: Any) -> list[int]:
+    """The begin-of-text id where the tokenizer's own encoding puts it first, else nothing."""
+    first = tokenizer("a", verbose=False)["input_ids"][:1]
+    return first if first == [tokenizer.bos_token_id] else []
 
 
 def eval_ids(path: Path, tokenizer: Any, tokens: int) -> Ids:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from exporter import bundle as bundle_module
 from exporter.bundle import check_target, export
+from exporter.describe import check_template, special_tokens, write_tokenizer
 from exporter.errors import ExportError
 from exporter.graphs import Piece
 from exporter.onnxfile import write_graphs
@@ -115,6 +116,38 @@ def test_a_text_ends_at_the_chat_end_and_the_end_of_text(tiny_family: FamilyMode
     vocabulary = tiny_family.base.tokenizer.get_vocab()
     stops = load_manifest(tiny_bundle).stop_ids
     assert vocabulary["<|im_end|>"] in stops and vocabulary["<|endoftext|>"] in stops
+
+
+def test_the_bundle_has_what_its_chat_template_may_name(
+    tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ bos_token }}{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% break %}"
+    template += "{% endfor %}{{ eos_token }}{{ strftime_now('%Y') }}"
+    tokenizer = tiny_family.base.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    write_tokenizer(tokenizer, tmp_path)
+    special = special_tokens(tokenizer)
+    assert special == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    check_template(tmp_path, special)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for %}", "TemplateSyntaxError"),
+        ("{{ raise_exception('no users here') }}", "no users here"),
+        ("{{ unknown.attribute }}", "'unknown' is undefined"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+    ],
+)
+def test_a_chat_template_that_does_not_render_is_refused_at_once(
+    template: str, reason: str, tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_family.base.tokenizer, "chat_template", template)
+    monkeypatch.setattr(bundle_module, "make_pieces", None)
+    with pytest.raises(ExportError, match=f"chat template does not render .*{reason}.*; correct chat_template.jinja"):
+        tiny_export(tiny_family, tmp_path / "bundle", "f32")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["segment-2.data", "exit-1.onnx", "tokenizer.json"])
@@ -257,6 +290,7 @@ def test_the_manifest_names_the_tools_and_the_parity_of_every_graph(tiny_bundle:
     assert set(manifest.tools) == {"onnxruntime", "onnxruntime-genai", "torch", "transformers"}
     assert set(manifest.parity) == {graph.name for graph in manifest.graphs}
     assert all(parity.max_error <= parity.bound for parity in manifest.parity.values())
+    assert manifest.special_tokens["eos_token"] == "<|im_end|>"
     assert manifest.tiers == {"device": (1,), "edge": (2,), "cloud": (3,)}
     assert "quality" not in json.loads((tiny_bundle / "manifest.json").read_text())
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import exits, report
 from exporter.bundle import Held, export
+from exporter.quality import bundle_tokenizer
 from family.files import sha256_file
 from family.manifest import load_manifest
 from training.data import eval_ids
@@ -39,6 +41,22 @@ def test_quality_has_the_figures_of_pytorch_and_the_protocol(
     assert quality.exits[-1].agreement == 1.0
     assert np.isfinite([e.cross_entropy for e in quality.exits]).all()
     assert any("512 tokens" in line for line in said)
+
+
+def test_the_benchmark_measures_a_bundle_by_itself(
+    tiny_family: FamilyModel, tiny_bundle: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = eval_ids(text, bundle_tokenizer(tiny_bundle, load_manifest(tiny_bundle)), 10_000)
+    assert np.array_equal(ids, eval_ids(text, tiny_family.base.tokenizer, 10_000))
+    monkeypatch.setattr(report, "bundle", lambda precision: tiny_bundle)
+    monkeypatch.setattr(report, "data", lambda name: text)
+    monkeypatch.setattr(exits, "TOKENS", 600)
+    result = exits.measure()
+    expected = evaluate(family_logits(tiny_family), ids[:601], 256, 256)
+    assert result["f32"]["tokens"] == result["int4"]["tokens"] == 512
+    for score in expected.exits:
+        assert result["f32"]["cross_entropy"][f"exit_{score.exit}"] == pytest.approx(score.cross_entropy, abs=1e-3)
+    assert "| f32 | 3 |" in exits.table(result)
 
 
 def test_a_text_shorter_than_a_window_is_refused_and_nothing_is_written(

@@ -45,6 +45,7 @@ def make_manifest() -> Manifest:
         parity={graph.name: Parity(1e-6, 2e-7, 1e-4, 2e-7) for graph in graphs},
         tools={"torch": "2.13"},
         quality=Quality("text", "c" * 64, 512, 256, 256, (ExitQuality(1, 4.0, 0.5),)),
+        special_tokens={"eos_token": "<end>"},
     )
 
 
@@ -66,9 +67,9 @@ def test_a_manifest_survives_the_file(saved: Path) -> None:
     assert load_manifest(saved).graph("exit", 2).name == graph_name("exit", 2) == "exit-2"
 
 
-def test_quality_may_be_left_out(tmp_path: Path) -> None:
-    save_manifest(replace(make_manifest(), quality=None), tmp_path)
-    assert load_manifest(tmp_path).quality is None
+def test_quality_and_special_tokens_may_be_left_out(saved: Path) -> None:
+    change(saved, lambda d: (d.pop("quality"), d.pop("special_tokens")))
+    assert load_manifest(saved) == replace(make_manifest(), quality=None, special_tokens={})
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,10 @@ def test_quality_may_be_left_out(tmp_path: Path) -> None:
         (lambda d: d.update(colour="red"), "colour: unknown field"),
         (lambda d: d["graphs"].pop(), "graphs: exit-3 is missing"),
         (lambda d: d["graphs"][1].update(kv_layers="2"), "graphs[1].kv_layers: expected an integer"),
+        (lambda d: d["graphs"][1].update(files=[]), "graphs[1].files: expected the ONNX file first"),
+        (lambda d: d["graphs"].append({**d["graphs"][0], "kind": "branch"}), "graphs[6].kind: expected one of"),
+        (lambda d: d["files"].pop("tokenizer.json"), "files: tokenizer.json is missing"),
+        (lambda d: d["special_tokens"].update(bos_token=1), "special_tokens.bos_token: expected a string"),
         (lambda d: d["files"].pop("exit-1.onnx"), "graphs[3].files: exit-1.onnx is not in files"),
         (lambda d: d["files"].update({"../x": {"bytes": 1, "sha256": "0"}}), "files.../x: expected a path inside"),
         (lambda d: d["files"]["shared.data"].update(bytes=1.5), "files.shared.data.bytes: expected an integer"),

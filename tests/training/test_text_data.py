@@ -1,11 +1,14 @@
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
 
 from training.base import LoadedBase
-from training.data import Source, encode, eval_ids, mix, parse_source, read_documents
+from training.data import Document, Source, encode, eval_ids, mix, parse_source, read_documents
 from training.detokenise import detokenise, drop_unknown, looks_tokenised, wikitext_articles
 from training.errors import DataError
 
@@ -81,6 +84,24 @@ def test_questions_and_answers_go_through_the_chat_template(tmp_path: Path, tiny
     assert chat_ids[-1] != tiny.tokenizer.eos_token_id  # it ended itself, with a newline after
     assert plain_ids[-1] == tiny.tokenizer.eos_token_id
     assert plain.text == "plain"
+
+
+def test_a_text_begins_as_the_tokenizer_begins_it(tiny: LoadedBase) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    documents = [Document("one two"), Document("<|im_start|>one<|im_end|>", closed=True)]
+    plain = [ids.tolist() for ids in encode(documents, tokenizer)]
+    assert start != plain[0][0] and plain[0][-1] == end
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
+    )
+    assert [ids.tolist() for ids in encode(documents, tokenizer)] == [[start, *plain[0]], plain[1]]
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(tiny: LoadedBase) -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny.tokenizer.backend_tokenizer)
+    with pytest.raises(DataError, match=r"no end-of-text token.*set eos_token"):
+        list(encode([Document("one")], tokenizer))
 
 
 def write_lines(path: Path, word: str, n: int) -> Path:
