@@ -95,7 +95,7 @@ def _text_documents(text: str) -> list[Document]:
 
 
 def _jsonl_documents(path: Path, text: str, tokenizer: Any) -> Iterator[Document]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -86,6 +86,13 @@ def test_questions_and_answers_go_through_the_chat_template(tmp_path: Path, tiny
     assert plain.text == "plain"
 
 
+def test_only_newlines_end_a_line_of_json(tmp_path: Path, tiny: LoadedBase) -> None:
+    text = "one\u2028two\x85three"  # which JSON allows inside strings
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": text}, ensure_ascii=False) + "\r\n", encoding="utf-8", newline="")
+    assert [d.text for d in read_documents(path, tiny.tokenizer)] == [text]
+
+
 def test_a_text_begins_as_the_tokenizer_begins_it(tiny: LoadedBase) -> None:
     tokenizer = copy.deepcopy(tiny.tokenizer)
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
