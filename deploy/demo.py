@@ -12,7 +12,7 @@ from statistics import median
 from deploy.local import chain
 from family.cli import run
 from family.manifest import Manifest, load_manifest
-from relay.cli.common import Palette, wants_colour
+from relay.cli.common import Palette, shown, wants_colour
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Node, Prompt, Token
 from relay.policy import ExitSchedule, FixedExit, Policy
@@ -46,7 +46,7 @@ async def write(client: AsyncRelayClient, prompt: Prompt, policy: Policy, palett
             put(f" [{token.tier}]")
         tokens.append(token)
         times.append(time.perf_counter() - started)
-        put(palette.paint(token.tier, token.text))
+        put(palette.paint(token.tier, shown(token.text, sys.stdout)))
     put("\n")
     return Written(tuple(tokens), tuple(times))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import unicodedata
 from typing import TextIO
 
 DEFAULT_NODE = "localhost:7001"
@@ -14,6 +15,13 @@ _COLOURS = (36, 33, 35, 32, 34, 31)  # cyan, yellow, magenta, green, blue, red
 def wants_colour(stream: TextIO) -> bool:
     """Whether to colour: on a terminal, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """A text from elsewhere, as `stream` may have it: on a terminal, without the characters that command it."""
+    if not stream.isatty():
+        return text
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 class Palette:

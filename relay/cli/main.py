@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 
 from family.cli import positive, run, seconds
-from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, Palette, address, wants_colour
+from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, Palette, address, shown, wants_colour
 
 
 def main() -> None:
@@ -68,9 +68,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         for token in stream:
             if arguments.json:
                 fields = {key: value for key, value in asdict(token).items() if key != "logits"}
-                _write(json.dumps(fields, ensure_ascii=False) + "\n")
+                _write(shown(json.dumps(fields, ensure_ascii=False), sys.stdout) + "\n")
             else:
-                _write(palette.paint(token.tier, token.text))
+                _write(palette.paint(token.tier, shown(token.text, sys.stdout)))
         finish = stream.finish
         if finish is not None and arguments.json:
             _write(json.dumps(asdict(finish)) + "\n")
@@ -89,7 +89,7 @@ def _describe(arguments: argparse.Namespace) -> None:
             continue
         served = f"{node.segments[0]}-{node.segments[-1]}" if len(node.segments) > 1 else str(node.segments[0])
         literal = "chunk-invariant" if node.chunk_invariant else "NOT chunk-invariant on this machine"
-        _write(
+        lines = (
             f"{node.tier}: {node.family}, segments {served} of {node.granularity}, {node.precision}, "
             f"context {node.context}, {node.rss_bytes / 2**20:.0f} MiB, {node.sessions} sessions\n"
             f"  export {node.export_fingerprint[:12]}, {literal}, version {node.version}\n"
@@ -100,7 +100,8 @@ def _describe(arguments: argparse.Namespace) -> None:
                 if node.upstream_error
                 else (f"{node.messages_sent} messages, {node.rows_sent} rows, {node.bytes_sent / 2**20:.2f} MiB sent")
             )
-            _write(f"  upstream {node.upstream}: {state}\n")
+            lines += f"  upstream {node.upstream}: {state}\n"
+        _write(shown(lines, sys.stdout))
 
 
 def _write(text: str) -> None:

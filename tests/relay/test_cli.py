@@ -16,6 +16,7 @@ import pytest
 from relay.client.sync import RelayClient
 from relay.client.types import GenerateOptions, Prompt
 from relay.node.config import NodeConfig
+from relay.node.text import TextStream
 from relay.policy import ExitSchedule, FixedExit
 from tests.relay.processes import (
     PATIENCE_S,
@@ -221,6 +222,12 @@ def test_a_terminal_sees_a_colour_per_tier_unless_it_asks_for_none(nodes: Chain)
     assert len(set(re.findall(r"\x1b\[3\dm", coloured))) >= 2
     assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
     assert on_a_terminal(nodes, NO_COLOR="1") == plain
+
+
+def test_a_text_cannot_command_the_terminal(nodes: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TextStream, "step", lambda *_, **__: "\x1b[2J\x07a\x9b\r\tb\n")
+    assert on_a_terminal(nodes, NO_COLOR="1") == "[2Ja\tb\n" * 12 + "\n"
+    assert relay(nodes, "generate", PROMPT, "--max-tokens", "1").stdout.startswith("\x1b[2J")
 
 
 # relay describe
