@@ -50,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tokens", type=positive, required=True, help="tokens to train on")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="family folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="decides the order of the text (default %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, help="decides the order of the text (default %(default)s)")
     parser.add_argument("--batch", type=positive, default=4, help="windows per step (default %(default)s)")
     parser.add_argument("--window", type=positive, default=256, help="tokens per window (default %(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--lr", type=_rate, default=1e-3, help="peak learning rate (default %(default)s)")
     parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
@@ -64,6 +64,22 @@ def _layers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 10,20,30; got {text!r}") from None
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number, such as 1e-3; got {text!r}")
+    return value
 
 
 def _train(options: argparse.Namespace, arguments: list[str]) -> "Report":

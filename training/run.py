@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from family.errors import SpecError
 from family.files import sha256_file, write_atomic
 from family.spec import FamilySpec
 from family.strict import canonical, dumps
 from training.base import LoadedBase
-from training.checkpoint import REPORT_NAME, load_family, save_family
+from training.checkpoint import REPORT_NAME, branch_path, load_family, save_family
 from training.data import Ids, Source, SourceUse, eval_ids, mix
-from training.errors import DataError
+from training.errors import CheckpointError, DataError
 from training.evaluate import evaluate, family_logits
 from training.model import FamilyModel
-from training.report import REPORT_VERSION, HeldOut, Report, library_versions
+from training.report import REPORT_VERSION, HeldOut, Report, library_versions, load_report
 from training.state import STATE_NAME, CurvePoint, Progress, load_state, save_state
 from training.trainer import LOSS_EVERY, Recipe, StepLoss, Trainer, mean_losses
 
@@ -46,18 +47,24 @@ class Job:
 def train(job: Job, base: LoadedBase) -> Report:
     """Train, evaluate and write the family folder; goes on where a killed run of the same job left its state.
 
+    A job that is done already is not done again: its report is returned.
+
     Raises:
-        DataError: a file is missing, malformed or too short, or `tokens` is less than one step.
-        CheckpointError: the state in `out` is damaged or of another run.
+        DataError: a file is missing, malformed or too short, or the recipe does not fit the family.
+        SpecError: the family has no early exit.
+        CheckpointError: `out` holds another family, or the state in it is damaged or of another run.
     """
-    if not job.recipe.steps:
-        raise DataError(
-            f"--tokens {job.recipe.tokens}: less than one step of {job.recipe.batch} x {job.recipe.window} tokens"
-        )
+    check_recipe(job)
     held_out = [(path, eval_ids(path, base.tokenizer, job.eval_tokens)) for path in job.held_out]
     for path, ids in held_out:
         if len(ids) <= job.recipe.window:
             raise DataError(f"{path}: {len(ids)} tokens, fewer than one window of {job.recipe.window} and its target")
+    run = run_hash(job)
+    state = job.out / STATE_NAME
+    done = finished(job, run)
+    if done is not None:
+        state.unlink(missing_ok=True)
+        return done
     windows, uses = mix(
         job.text, base.tokenizer, job.recipe.steps * job.recipe.batch, job.recipe.window, job.recipe.seed
     )
@@ -74,10 +81,54 @@ def train(job: Job, base: LoadedBase) -> Report:
         held_out=tuple(_score(load_family(job.out, base), path, ids, job.recipe.window) for path, ids in held_out),
         curve=progress.curve,
         libraries=library_versions(),
+        run=run,
     )
     write_atomic(job.out / REPORT_NAME, dumps(report))
-    (job.out / STATE_NAME).unlink()
+    state.unlink()
     return report
+
+
+def check_recipe(job: Job) -> None:
+    """Refuse what cannot be trained, before any text is read."""
+    recipe, spec = job.recipe, job.spec
+    if spec.granularity == 1:
+        raise SpecError(
+            f"family {spec.name}: its one exit is the base itself, so there is nothing to train; give an early exit "
+            f"too, for example --layers {max(1, spec.n_layers // 2)},{spec.n_layers}"
+        )
+    if recipe.window > spec.context:
+        raise DataError(f"--window {recipe.window}: more than the family's context of {spec.context} tokens")
+    if not recipe.steps:
+        raise DataError(f"--tokens {recipe.tokens}: less than one step of {recipe.batch} x {recipe.window} tokens")
+
+
+def run_hash(job: Job) -> str:
+    """Hash of everything that decides a job's family and report: the same wherever its files lie.
+
+    Raises `DataError` for a text file that is not there.
+    """
+    for path in (*(source.path for source in job.text), *job.held_out):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+    text = [{"file": s.path.name, "sha256": sha256_file(s.path), "weight": s.weight} for s in job.text]
+    held_out = [{"file": path.name, "sha256": sha256_file(path)} for path in job.held_out]
+    what = {"spec": job.spec, "recipe": job.recipe, "text": text, "held_out": held_out, "eval_tokens": job.eval_tokens}
+    return hashlib.sha256(canonical(what)).hexdigest()
+
+
+def finished(job: Job, run: str) -> Report | None:
+    """The report of this very run, if `out` has it. Raises `CheckpointError` if it has another's finished family."""
+    report = load_report(job.out / REPORT_NAME)
+    if report is not None and report.run == run:
+        print(f"{job.out}: this run is finished; its report follows", file=sys.stderr)  # noqa: T201
+        return report
+    files = [branch_path(job.out, g) for g in range(1, job.spec.granularity)]
+    if report is not None or (any(path.exists() for path in files) and not (job.out / STATE_NAME).exists()):
+        raise CheckpointError(
+            f"{job.out}: holds a finished family of another run (other text, recipe, base, exits or held-out text); "
+            "give another --out, or delete that folder to train anew"
+        )
+    return None
 
 
 def _train(job: Job, model: FamilyModel, windows: Ids, uses: Sequence[SourceUse]) -> Progress:

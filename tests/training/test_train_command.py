@@ -27,6 +27,11 @@ def test_help_loads_nothing_heavy() -> None:
         ("--spec none.json", "none.json: no such file"),
         ("--layers 2,4,5 --base {base}", "--layers: exits: the last exit must be after the last layer, 6"),
         ("--layers 4,2,6 --base {base}", "--layers: exits: layers must be positive and rise"),
+        (
+            "--layers 6 --base {base}",
+            "its one exit is the base itself, so there is nothing to train; give an early exit",
+        ),
+        ("--layers 2,4,6 --base {base} --window 257", "--window 257: more than the family's context of 256 tokens"),
         ("--layers 2,4,6 --base ./nowhere", "./nowhere: no such folder"),
         ("--layers 2,4,6 --base {base}", "t.txt: no such file"),
     ],
@@ -56,12 +61,22 @@ def test_a_spec_file_is_trained_and_reported_as_json(
     assert load_spec(tmp_path / "out" / "spec.json") == family.spec  # with the base that it was trained on
 
 
-@pytest.mark.parametrize("arguments", ["--layers a,b", "--layers 2,4,6 --tokens -5", "--layers 2,6 --spec x.json", ""])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "--layers a,b",
+        "--layers 2,6 --spec x.json",
+        *(f"--layers 2,4,6 {wrong}" for wrong in ("--tokens -5", "--seed -1", "--lr nan", "--lr 0", "--lr -1e-3")),
+    ],
+)
 def test_malformed_options_are_refused_by_the_parser(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments += " --text t --eval e --tokens 9 --out o" if "--tokens" not in arguments else ""
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments.split())
     assert caught.value.code == 2
-    assert "train-family: error" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "train-family: error" in told and "required: --text" not in told
 
 
 def test_a_missing_extra_prints_the_command_that_installs_it(

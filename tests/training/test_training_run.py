@@ -17,7 +17,7 @@ from training.data import Source
 from training.distil import distil
 from training.errors import CheckpointError, DataError
 from training.model import FamilyModel
-from training.report import Report
+from training.report import Report, load_report
 from training.run import Job, train
 from training.state import STATE_NAME
 from training.trainer import Recipe, Trainer
@@ -121,6 +121,42 @@ def test_the_state_of_another_run_is_refused(job: Job, tiny: LoadedBase, monkeyp
     (job.out / STATE_NAME).write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="not readable"):
         train(job, tiny)
+
+
+def test_a_finished_family_is_not_trained_again_nor_overwritten(
+    job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = train(job, tiny)
+    content = {path.name: path.read_bytes() for path in job.out.iterdir()}
+    monkeypatch.setattr(Trainer, "step", None)
+    assert train(replace(job, command="again", threads=1), tiny) == report
+    others = (replace(job, recipe=replace(RECIPE, lr=1e-3)), replace(job, eval_tokens=300))
+    for other in (*others, replace(job, held_out=(*job.held_out, *job.held_out))):
+        with pytest.raises(CheckpointError, match=r"finished family of another run .* give another --out"):
+            train(other, tiny)
+    assert {path.name: path.read_bytes() for path in job.out.iterdir()} == content
+    (job.out / "report.json").unlink()
+    with pytest.raises(CheckpointError, match="finished family of another run"):
+        train(job, tiny)
+    (job.out / "report.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"report\.json: not readable \(.*missing\); give another --out"):
+        train(job, tiny)
+
+
+def test_a_run_that_ended_before_its_state_was_removed_is_finished(job: Job, tiny: LoadedBase) -> None:
+    report = train(job, tiny)
+    (job.out / STATE_NAME).touch()
+    assert train(job, tiny) == report
+    assert not (job.out / STATE_NAME).exists()
+
+
+def test_a_report_of_before_runs_had_a_hash_is_readable(job: Job, tiny: LoadedBase) -> None:
+    report = train(job, tiny)
+    path = job.out / "report.json"
+    data = json.loads(path.read_text())
+    del data["run"]
+    path.write_text(json.dumps(data))
+    assert load_report(path) == replace(report, run=None)
 
 
 def test_a_run_of_less_than_a_step_is_refused(job: Job, tiny: LoadedBase) -> None:
