@@ -11,14 +11,13 @@ from relay.fence import Stale
 from relay.hop import Envelope
 from relay.log import Mark
 from relay.messages import Advance, Answer, Behind, Question
+from relay.names import NAME_RULE, is_name
 from relay.session import MOST_ANSWERS
 from relay.v1 import relay_pb2 as pb
 
 _F32 = np.dtype("<f4")
 EPOCH_LIMIT = 1 << 63
 """Epochs are below: the next one must fit 64 bits."""
-MOST_NAME_CHARACTERS = 128
-"""Of a session or a tier: names go into logs and errors, and an error's text into trailers, which hold 8 kB."""
 
 
 def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.AdvanceRequest:
@@ -78,12 +77,8 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
 
 def name(field: str, text: str) -> str:
     """The name that a peer gave in `field`. Raises `InvalidRequestError` for one that is not fit to be shown."""
-    _require(_is_name(text), f"{field}: expected a name of 1 to {MOST_NAME_CHARACTERS} printable characters")
+    _require(is_name(text), f"{field}: {NAME_RULE}")
     return text
-
-
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= MOST_NAME_CHARACTERS and text.isprintable()
 
 
 def reply(received: Envelope, result: Answer | Behind | Stale) -> pb.AdvanceReply:
@@ -146,7 +141,7 @@ def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> 
     _fits(len(answer.logits) == size, f"logits: {len(answer.logits)} bytes, expected {size}")
     if count:
         _fits(1 <= answer.exit <= question.exit, f"exit: {answer.exit}")
-        _fits(_is_name(answer.tier), "tier: no name that can be shown")
+        _fits(is_name(answer.tier), "tier: no name that can be shown")
     return Answer(
         cached=cached,
         tokens=tuple(answer.tokens),

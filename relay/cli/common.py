@@ -5,6 +5,8 @@ import os
 import unicodedata
 from typing import TextIO
 
+from relay.names import MOST_NAME_CHARACTERS, NAME_RULE, is_name
+
 DEFAULT_NODE = "localhost:7001"
 QUIET_GRPC = {"GRPC_VERBOSITY": "NONE"}
 """For the environment before gRPC loads: its core would add lines of its own to the commands' output."""
@@ -45,6 +47,13 @@ def address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not (host and colon and port.isdigit() and int(port) < 65536):
         raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return text
+
+
+def name(text: str) -> str:
+    """The name of a tier, for argparse."""
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"{NAME_RULE}, got {text[:MOST_NAME_CHARACTERS]!r}")
     return text
 
 

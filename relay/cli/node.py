@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from family.cli import positive, run, seconds
-from relay.cli.common import QUIET_GRPC, address, segments
+from relay.cli.common import QUIET_GRPC, address, name, segments
 
 if TYPE_CHECKING:
     from relay.node.serve import NodeServer
@@ -30,7 +30,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--tier", required=True, help="name of the tier; the bundle's manifest says which segments it has"
+        "--tier",
+        type=name,
+        required=True,
+        help="name of the tier; the bundle's manifest says which segments it has",
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="what export-family wrote")
     parser.add_argument(

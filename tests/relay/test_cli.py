@@ -146,6 +146,13 @@ def test_arguments_of_the_wrong_form_are_refused_by_their_name(arguments: list[s
     assert says in done.stderr.splitlines()[-1]
 
 
+def test_a_tier_that_no_other_node_would_take_is_refused_at_the_start() -> None:
+    for tier in ("", "t" * 129, "dev\nice"):
+        done = run("relay-node", "--tier", tier, "--bundle", "b")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "argument --tier: expected a name of 1 to 128 printable characters" in done.stderr.splitlines()[-1]
+
+
 def test_a_reader_that_leaves_ends_the_command_quietly(nodes: Chain) -> None:
     script = f"'{command('relay')}' generate '{PROMPT}' --json --node {address(nodes.device)} | head -n 1"
     done = subprocess.run(
