@@ -11,8 +11,10 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 FAMILY := families/smollm2-135m-g3
-BUNDLE := bundles/smollm2-135m-g3$(if $(BASE),-on-$(notdir $(BASE)))
-EXPORTER := $(wildcard exporter/*.py) $(wildcard $(FAMILY)/*)
+BUNDLE := bundles/smollm2-135m-g3$(if $(BASE),-on-$(notdir $(BASE:/=)))
+# What a bundle is made by and of, as in tests/conftest.py.
+EXPORTER := $(wildcard $(addsuffix /*.py,family training exporter relay/engine))
+EXPORTER += $(FAMILY)/spec.json $(wildcard $(FAMILY)/branch-*.safetensors)
 
 .PHONY: demo test lint bench proto clean
 .SECONDARY:

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import export
-from family.errors import FamilialError
-from family.files import sha256_file
-from family.manifest import load_manifest
+from family.manifest import MANIFEST_NAME
 from tests.tiny import tiny_family as make_tiny_family
 from tests.tiny import write_tiny_base
 from training.base import load_base
-from training.checkpoint import branch_path
+from training.checkpoint import SPEC_NAME
 from training.model import FamilyModel
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOLLM = "smollm2-135m-g3"
+EXPORTER = ("family", "training", "exporter", "relay/engine")
+"""Packages whose sources decide what a bundle is; the Makefile has the same."""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def tiny_export(family: FamilyModel, out: Path, precision: str) -> Path:
 
 
 def smollm_bundle(precision: str) -> Path:
-    """`bundles/smollm2-135m-g3-PRECISION`, exported unless it is there and of the committed branches."""
+    """`bundles/smollm2-135m-g3-PRECISION`, exported unless it is there and newer than what it is made of."""
     family, bundle = ROOT / "families" / SMOLLM, ROOT / "bundles" / f"{SMOLLM}-{precision}"
     if not is_current(bundle, family):
         code = "from exporter.cli import main; main()"
@@ -74,10 +74,8 @@ def smollm_bundle(precision: str) -> Path:
 
 
 def is_current(bundle: Path, family: Path) -> bool:
-    """Whether a readable bundle of this family's branches is there."""
-    try:
-        branches = load_manifest(bundle).hashes.branches
-    except FamilialError:
-        return False
-    paths = [branch_path(family, g) for g in range(1, len(branches) + 1)]
-    return branches == tuple(sha256_file(path) if path.is_file() else "" for path in paths)
+    """Whether a bundle is there that is no older than the exporter's sources and the family's files, as in `make`."""
+    manifest = bundle / MANIFEST_NAME
+    sources = [path for folder in EXPORTER for path in (ROOT / folder).glob("*.py")]
+    sources += [family / SPEC_NAME, *family.glob("branch-*.safetensors")]
+    return manifest.is_file() and manifest.stat().st_mtime >= max(path.stat().st_mtime for path in sources)

@@ -1,5 +1,6 @@
 """The real model, on this machine's kernels: chunks change no bit, and parity is what the exporter demands."""
 
+import os
 from itertools import cycle
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer
 
 from exporter.parity import TEXT
 from family.manifest import load_manifest, verify_files
+from tests.conftest import EXPORTER, ROOT, is_current
 from tests.exporter.helpers import Bundle, chunks, wandering
 
 N = 96
@@ -39,3 +41,29 @@ def test_the_bundle_is_as_it_was_written(folder: Path) -> None:
     exact = manifest.precision == "f32"
     errors = [p.max_error if exact else p.rms_error for p in manifest.parity.values()]
     assert len(errors) == 6 and max(errors) < (1e-5 if exact else 0.03)
+
+
+def test_a_bundle_older_than_its_exporter_or_its_family_is_made_again(tmp_path: Path) -> None:
+    bundle, family = tmp_path / "bundle", tmp_path / "family"
+    paths = [bundle / "manifest.json", family / "spec.json", family / "branch-1.safetensors", family / "report.json"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    manifest, _, branch, report = paths
+    written = manifest.stat().st_mtime
+    assert is_current(bundle, family)
+    os.utime(report, (written + 9, written + 9))
+    assert is_current(bundle, family)
+    os.utime(branch, (written + 9, written + 9))
+    assert not is_current(bundle, family)
+    os.utime(branch, (written, written))
+    os.utime(manifest, (0, 0))
+    assert not is_current(bundle, family)
+    manifest.unlink()
+    assert not is_current(bundle, family)
+
+
+def test_make_and_the_tests_agree_on_what_a_bundle_is_made_by() -> None:
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("EXPORTER :="))
+    assert line.rpartition(",")[2].rstrip(")").split() == list(EXPORTER)
