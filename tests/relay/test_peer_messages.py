@@ -73,6 +73,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"drafts": [7]}, "drafts: expected one fewer than `want`"),
     ({"want": 2}, "drafts: expected one fewer than `want`"),
     ({"epoch": 0}, "epoch, seq: counted from 1"),
+    ({"epoch": 1 << 63}, "epoch: 9223372036854775808 leaves no room for a next one"),
     ({"seq": 0}, "epoch, seq: counted from 1"),
 ]
 
