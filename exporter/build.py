@@ -16,7 +16,7 @@ from types import ModuleType
 
 import onnx
 
-from exporter.errors import ExportError
+from exporter.errors import VERSIONS, ExportError
 from exporter.graphs import Part, Tensor
 from exporter.precision import Precision
 
@@ -41,7 +41,10 @@ def run_builder(folder: Path, precision: Precision, options: Sequence[str], out:
             builder.create_model(source, source, target, precision.builder, "cpu", cache, **extra)
         except Exception as error:
             last = said.getvalue().strip().splitlines()[-1:]
-            raise ExportError(f"the model builder of onnxruntime-genai failed: {error} {' '.join(last)}") from error
+            reason = " ".join(" ".join([str(error), *last]).split())
+            raise ExportError(
+                f"the model builder of onnxruntime-genai failed ({reason}); give another base, or {VERSIONS}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from exporter.attention import ATTENTION, bind_attention, pick
-from exporter.errors import ExportError
+from exporter.errors import VERSIONS, ExportError
 from exporter.graphs import HEAD_ROWS, Part, Piece, Tensor
 from exporter.nodes import ancestors, constant, renamed
 from family.graphs import LOGITS, ROWS_IN, ROWS_OUT, WANTED
@@ -84,8 +84,8 @@ def norm_before(base: Part, layer: int) -> NodeProto:
         if node.name in names and node.op_type == SKIP_NORM:
             return node
     raise ExportError(
-        f"the model builder's graph has no skip norm before layer {layer}; "
-        "this architecture, or this release of onnxruntime-genai, is not supported"
+        f"the model builder's graph has no skip norm before layer {layer}: this architecture, or this release of "
+        f"onnxruntime-genai, is not supported; give another base, or {VERSIONS}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
-from exporter.errors import ExportError
+from exporter.errors import VERSIONS, ExportError
 from exporter.graphs import HEAD_ROWS, Part, Tensor, f32_tensor
 from exporter.nodes import copied
 from family.graphs import INPUT_IDS, LOGITS
@@ -32,7 +32,10 @@ def head_of(base: Part) -> Part:
     if node is not None and node.op_type == "MatMul":
         gemm = helper.make_node("Gemm", [HEAD_ROWS, HEAD_WEIGHT], [LOGITS], name=node.name, transB=1)
         return Part([gemm], {HEAD_WEIGHT: _transposed(base.weights[node.input[1]])})
-    raise ExportError("the model builder's graph has no plain LM head; this architecture is not supported")
+    raise ExportError(
+        "the model builder's graph has no plain LM head: this architecture, or this release of onnxruntime-genai, is "
+        f"not supported; give another base, or {VERSIONS}"
+    )
 
 
 def embedding_of(head: Part, model: Any) -> Part:

@@ -49,6 +49,8 @@ def _set_positions(folder: Path, positions: int) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     rope = (config.get("rope_parameters") or {}).get("rope_type", "default")
     if rope not in ROPE_TYPES:
-        raise ExportError(f"the base's rope type {rope!r} is not supported; expected one of {', '.join(ROPE_TYPES)}")
+        raise ExportError(
+            f"the base's rope type {rope!r} is not supported; give a base with one of {', '.join(ROPE_TYPES)}"
+        )
     config["max_position_embeddings"] = positions
     path.write_text(json.dumps(config), encoding="utf-8")

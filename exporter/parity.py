@@ -16,13 +16,13 @@ import torch
 from torch.func import functional_call
 
 from exporter.dequantize import stored_matrices
-from exporter.errors import ExportError
+from exporter.errors import VERSIONS, ExportError
 from exporter.runner import F32, I64, GraphRunner
 from family.manifest import Graph, Parity, graph_name
 from training.model import FamilyModel
 
 POSITIONS = 64
-ADVICE = "export it again, and with the versions of constraints.txt should it fail again"
+ADVICE = f"no bundle was written; export it again, and should it fail again, {VERSIONS}"
 F32_BOUND = 1e-4
 """Bound on `max_error` where weights are f32."""
 QUANTIZED_BOUND = 0.05
@@ -110,7 +110,7 @@ def check_matrices(graph: str, matrices: Mapping[str, F32], model: torch.nn.Modu
         if not error <= ROW_BOUND:
             raise ExportError(
                 f"{graph}: {name} as stored has a row {error:.2g} of its size away from the family's, over the bound "
-                f"of {ROW_BOUND:.2g}; no bundle was written; {ADVICE}"
+                f"of {ROW_BOUND:.2g}; {ADVICE}"
             )
 
 
@@ -173,14 +173,13 @@ def check(folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, tokenize
             f32_error = compare(runner.run(exact.given(graph), 0), exact.wanted(graph))[1] if quantized else rms_error
         except Exception as reason:  # onnxruntime's errors have no common base
             raise ExportError(
-                f"{graph.name}: onnxruntime cannot run it ({reason}); no bundle was written; {ADVICE}"
+                f"{graph.name}: onnxruntime cannot run it ({' '.join(str(reason).split())}); {ADVICE}"
             ) from reason
         bound = QUANTIZED_BOUND if quantized else F32_BOUND
         error, kind = (rms_error, "rms_error") if quantized else (max_error, "max_error")
         if not error <= bound:
             raise ExportError(
-                f"{graph.name}: {kind} {error:.2g} against PyTorch is over the bound of {bound:.2g}; "
-                f"no bundle was written; {ADVICE}"
+                f"{graph.name}: {kind} {error:.2g} against PyTorch is over the bound of {bound:.2g}; {ADVICE}"
             )
         found[graph.name] = Parity(max_error, rms_error, bound, f32_error)
     return found

@@ -3,16 +3,19 @@
 import filecmp
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from exporter import build as build_module
 from exporter import bundle as bundle_module
 from exporter.bundle import check_target, export
 from exporter.describe import check_template, special_tokens, write_tokenizer
@@ -280,7 +283,9 @@ def test_a_graph_that_does_not_run_is_refused(
         path.write_bytes(path.read_bytes()[:-8192])
 
     monkeypatch.setattr(bundle_module, "write_graphs", truncating)
-    with pytest.raises(ExportError, match="exit-2: onnxruntime cannot run it"):
+    with pytest.raises(
+        ExportError, match=r"exit-2: onnxruntime cannot run it .*; no bundle was written; export it again"
+    ):
         tiny_export(tiny_family, tmp_path / "bundle", "f32")
     assert not list(tmp_path.iterdir())
 
@@ -330,5 +335,19 @@ def test_rope_as_in_llama_3_is_supported_and_others_are_refused(tiny_base_dir: P
     export(family, family.base.tokenizer, tmp_path / "bundle", "f32")
     dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     family = variant(tiny_base_dir, tmp_path / "dynamic", rope_parameters=dynamic)
-    with pytest.raises(ExportError, match="rope type 'dynamic' is not supported"):
+    with pytest.raises(ExportError, match="rope type 'dynamic' is not supported; give a base with one of default"):
         export(family, family.base.tokenizer, tmp_path / "refused", "f32")
+
+
+def test_a_builder_that_fails_is_told_in_one_line_with_advice(
+    tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        sys.stdout.write("first line\nlast line\n")
+        raise ValueError("no such\noperator")
+
+    monkeypatch.setattr(build_module, "_builder", lambda: SimpleNamespace(parse_extra_options=failing))
+    with pytest.raises(
+        ExportError, match=r"failed \(no such operator last line\); give another base, or install the ver"
+    ):
+        tiny_export(tiny_family, tmp_path / "bundle", "f32")
