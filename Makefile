@@ -16,12 +16,15 @@ BUNDLE := bundles/smollm2-135m-g3$(if $(BASE),-on-$(notdir $(BASE:/=)))
 EXPORTER := $(wildcard $(addsuffix /*.py,family training exporter relay/engine))
 EXPORTER += $(FAMILY)/spec.json $(wildcard $(FAMILY)/branch-*.safetensors)
 
-.PHONY: demo test lint bench proto clean
+.PHONY: demo up test lint bench proto clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 demo: $(BUNDLE)-$(PRECISION)/manifest.json
 	@$(BIN)/python -m deploy.demo --bundle $(<D)
+
+up: $(BUNDLE)-$(PRECISION)/manifest.json
+	@$(BIN)/python -m deploy.up --bundle $(<D)
 
 test: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

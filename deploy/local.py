@@ -65,11 +65,11 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def chain(bundle: Path, manifest: Manifest) -> AsyncIterator[str]:
-    """One process per tier, started from the last to the first; gives the entry node's address."""
+async def chain(bundle: Path, manifest: Manifest, listen: str = "localhost:0") -> AsyncIterator[str]:
+    """One process per tier, started from the last to the first; gives the entry node's address, which is `listen`'s."""
+    entry, *others = manifest.tiers
     async with AsyncExitStack() as stack:
         upstream: str | None = None
-        for tier in reversed(list(manifest.tiers)):
+        for tier in reversed(others):
             upstream = await stack.enter_async_context(node(bundle, tier, upstream))
-        assert upstream is not None
-        yield upstream
+        yield await stack.enter_async_context(node(bundle, entry, upstream, "--listen", listen))

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         report = _train(options, arguments)
         sys.stdout.write(dumps(report) if options.json else _table(report) + "\n")
 
-    stopped = "stopped; the same command goes on from the last checkpoint"
+    stopped = "stopped; the same command goes on from the last checkpoint, if there was one"
     run(command, name="train-family", extra="train", interrupted=stopped)
 
 

@@ -10,6 +10,9 @@ from dataclasses import asdict
 from family.cli import positive, run, seconds
 from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, Palette, address, shown, wants_colour
 
+EXIT_BROKEN_CHAIN = 1
+"""Of `relay describe`, where a node does not reach its upstream."""
+
 
 def main() -> None:
     """Entry point of the `relay` command."""
@@ -76,6 +79,8 @@ def _generate(arguments: argparse.Namespace) -> None:
             _write(json.dumps(asdict(finish)) + "\n")
         elif finish is not None:
             _write("\n")
+        if finish is not None and finish.reason == "context":
+            sys.stderr.write("the text ends here because the model's context is full\n")
 
 
 def _describe(arguments: argparse.Namespace) -> None:
@@ -102,6 +107,8 @@ def _describe(arguments: argparse.Namespace) -> None:
             )
             lines += f"  upstream {node.upstream}: {state}\n"
         _write(shown(lines, sys.stdout))
+    if any(node.upstream_error for node in nodes):
+        sys.exit(EXIT_BROKEN_CHAIN)
 
 
 def _write(text: str) -> None:

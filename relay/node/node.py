@@ -129,10 +129,12 @@ class Node:
             return [me]
         try:
             reply = await rpc.RelayStub(self._channel).Describe(pb.DescribeRequest(), timeout=timeout_s)
-            return [me, *reply.nodes]
+            if reply.nodes and reply.nodes[0].first_segment == self.last_segment + 1:
+                return [me, *reply.nodes]
+            me.upstream_error = f"it does not begin with segment {self.last_segment + 1}; correct --upstream"
         except aio.AioRpcError as error:
             me.upstream_error = f"{error.code().name.lower().replace('_', ' ')}"
-            return [me]
+        return [me]
 
     async def close(self) -> None:
         """Free every session and the engine's thread."""

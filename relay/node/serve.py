@@ -118,6 +118,16 @@ async def serve(config: NodeConfig, ready: Callable[[NodeServer], None]) -> None
     await server.start()
     if not stop.is_set():
         ready(server)
+        _warn_of_gaps(server.node)
     await stop.wait()
     log.info("draining: running requests have %.0f s", config.drain_s)
     await server.stop()
+
+
+def _warn_of_gaps(node: Node) -> None:
+    """Say at once what a wrong start would show only when a deep exit is asked."""
+    depth = node.manifest.spec.granularity
+    if node.last_segment < depth and node.config.upstream is None:
+        log.warning("no --upstream: exits %d to %d are out of this node's reach", node.last_segment + 1, depth)
+    if node.last_segment == depth and node.config.upstream is not None:
+        log.warning("--upstream is not used: this node serves the last segment, %d", depth)

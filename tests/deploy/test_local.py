@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from deploy import local
 from deploy.local import NodeFailedError, node
+from relay.client.sync import RelayClient
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
@@ -46,3 +50,16 @@ def test_a_node_may_log_more_than_a_pipe_holds(monkeypatch: pytest.MonkeyPatch, 
     ready = json.dumps({"address": "here:1"})
     pretend(monkeypatch, tmp_path, f"head -c 300000 /dev/zero >&2; echo '{ready}'; exec sleep 60")
     assert asyncio.run(address(tmp_path)) == "here:1"
+
+
+def test_a_chain_stays_up_where_it_was_told_until_it_is_stopped(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-m", "deploy.up", "--bundle", str(tiny_bundle), "--listen", "localhost:0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    entry = re.search(r"answers at (\S+);", process.stdout.readline())
+    assert entry is not None
+    with RelayClient(entry[1]) as client:
+        assert [node.tier for node in client.describe()] == ["device", "edge", "cloud"]
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")

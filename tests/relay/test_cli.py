@@ -267,6 +267,7 @@ def test_describe_says_which_upstream_it_did_not_reach(tiny_bundle: Path) -> Non
         text = run("relay", "describe", "--node", address(device))
         as_json = run("relay", "describe", "--json", "--node", address(device))
     assert f"  upstream {nobody}: not reached: unavailable\n" in text.stdout
+    assert text.returncode == as_json.returncode == 1
     (node,) = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert (node["upstream"], node["upstream_error"]) == (nobody, "unavailable")
 
