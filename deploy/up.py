@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from relay.cli.common import DEFAULT_NODE, address
 
 
 async def up(bundle: Path, listen: str) -> None:
-    """Start the chain, say where it is, and wait."""
+    """Start the chain, say where it is, and wait for Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with chain(bundle, load_manifest(bundle), listen) as entry:
         sys.stdout.write(f"the relay answers at {entry}; in another terminal: relay describe --node {entry}\n")
         sys.stdout.write("Ctrl-C stops it\n")
         sys.stdout.flush()
-        await asyncio.Event().wait()
+        await stop.wait()
 
 
 def main() -> None:
