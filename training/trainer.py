@@ -75,7 +75,6 @@ class Trainer:
         self.recipe = recipe
         self.step_index = 0
         self._windows = windows
-        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self._dtype = torch.bfloat16 if has_fast_bf16() else torch.float32
         self._decoder = _in_dtype(model.base.model.model, self._dtype)
