@@ -1,11 +1,13 @@
-"""From logits to tokens: pure functions of (logits, drafts)."""
+"""From logits to tokens: pure functions of (logits, drafts, sampling, position)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from relay.messages import Logits
+from relay.messages import Logits, Logprobs, Question
+from relay.policy import Rule
+from relay.sampling import F32, sample
 
 
 @dataclass(frozen=True)
@@ -14,18 +16,69 @@ class Decision:
 
     tokens: tuple[int, ...]
     confidence: tuple[float, ...]
+    logprobs: tuple[Logprobs, ...] = ()
+    """One per token, if asked for."""
+    sure: bool = True
+    """Whether the question's rule holds at every one of the tokens."""
 
 
-def decide(logits: Logits, drafts: Sequence[int]) -> Decision:
-    """Greedy decoding of consecutive positions, logits (len(drafts) + 1, vocab). Row i + 1 counts only if row i's token
-    is draft i.
+def decide(logits: Logits, question: Question, position: int) -> Decision:
+    """The tokens of consecutive positions from `position` on, by logits (want, vocab). Row i + 1 counts only if row i's
+    token is draft i.
     """
     tokens: list[int] = []
     confidence: list[float] = []
+    logprobs: list[Logprobs] = []
+    sure = True
     for i, row in enumerate(logits):
-        token = int(np.argmax(row))
+        token = sample(row if question.adjust is None else question.adjust(row), question.sampling, position + i)
+        probabilities, log_total = _softmax(row)
         tokens.append(token)
-        confidence.append(float(1.0 / np.exp(row - row[token]).sum()))
-        if i < len(drafts) and drafts[i] != token:
+        confidence.append(float(probabilities.max()))
+        sure = sure and (question.rule is None or is_sure(question.rule, probabilities))
+        if question.logprobs is not None:
+            logprobs.append(_logprobs(row, log_total, token, question.logprobs))
+        if i < len(question.drafts) and question.drafts[i] != token:
             break
-    return Decision(tuple(tokens), tuple(confidence))
+    return Decision(tuple(tokens), tuple(confidence), tuple(logprobs), sure)
+
+
+def is_sure(rule: Rule, probabilities: F32) -> bool:
+    """Whether an exit with these probabilities, (vocab,), may decide by the rule."""
+    value = STATISTICS[rule.statistic](probabilities)
+    return value <= rule.threshold if rule.statistic == "entropy" else value >= rule.threshold
+
+
+def _margin(probabilities: F32) -> float:
+    second, first = np.partition(probabilities, -2)[-2:]
+    return float(first - second)
+
+
+def _entropy(probabilities: F32) -> float:
+    positive = probabilities[probabilities > 0]
+    return float(-(positive * np.log(positive)).sum(dtype=np.float64))
+
+
+STATISTICS: dict[str, Callable[[F32], float]] = {
+    "max_probability": lambda probabilities: float(probabilities.max()),
+    "margin": _margin,
+    "entropy": _entropy,
+}
+"""What can be asked of an exit's probabilities, (vocab,): by `relay.policy.Statistic`."""
+
+
+def _softmax(row: F32) -> tuple[F32, float]:
+    """Probabilities, and the logarithm of the sum of the exponentials."""
+    largest = row.max()
+    exponentials = np.exp(row - largest)
+    total = exponentials.sum(dtype=np.float32)
+    return exponentials / total, float(largest) + float(np.log(total))
+
+
+def _logprobs(row: F32, log_total: float, token: int, most: int) -> Logprobs:
+    """The token's log-probability, and the `most` most probable tokens with theirs; ties go to the lower id."""
+    top: Sequence[int] = ()
+    if most:
+        (candidates,) = np.nonzero(row >= np.partition(row, -most)[-most])
+        top = candidates[np.argsort(-row[candidates], kind="stable")][:most].tolist()
+    return Logprobs(float(row[token]) - log_total, tuple((t, float(row[t]) - log_total) for t in top))

@@ -3,7 +3,9 @@
 RelayError                     (a family.FamilialError: its text is safe to print)
 ├── InvalidRequestError        the request cannot be served as it is
 │   ├── PromptTooLongError     more tokens than the context holds
-│   └── UnknownExitError       the family has no such exit
+│   ├── UnknownExitError       the family has no such exit
+│   ├── IdsUnknownError        an option needs the token ids where only rows are known
+│   └── UnknownSessionError    no such text is under way
 ├── PeerMismatchError          the upstream serves another family or export, or other segments
 ├── UpstreamError              the upstream answered what does not fit the question
 ├── NoUpstreamError            the exit lies upstream and this node has no upstream
@@ -16,15 +18,19 @@ RelayError                     (a family.FamilialError: its text is safe to prin
 └── InternalError              a defect; the details are in the node's log only
 """
 
+import uuid
 from typing import Any, ClassVar, NoReturn
 
 import grpc
 from grpc import aio
 
 from family.errors import FamilialError
+from relay.names import is_name
 
 CODE_KEY = "relay-code"
 """Trailing metadata key that carries the code of an error."""
+REQUEST_KEY = "relay-request"
+"""Metadata key that carries a request's id, from the client through every node and back with an error."""
 _MOST_TEXT = 600
 """Characters of an error's text that cross the wire; in the worst case each takes 12 bytes of the trailers' 8 kB."""
 
@@ -34,6 +40,8 @@ class RelayError(FamilialError):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    request_id: str = ""
+    """Of the request that failed, as every node's log has it; empty where none was sent."""
 
 
 class InvalidRequestError(RelayError):
@@ -53,6 +61,19 @@ class UnknownExitError(InvalidRequestError):
     """The family has no such exit."""
 
     code = "unknown-exit"
+
+
+class IdsUnknownError(InvalidRequestError):
+    """An option needs the ids of the text (penalties), and an exit may decide on a node that has only rows."""
+
+    code = "ids-unknown"
+
+
+class UnknownSessionError(InvalidRequestError):
+    """No text of that session is under way on the node."""
+
+    code = "unknown-session"
+    status = grpc.StatusCode.NOT_FOUND
 
 
 class PeerMismatchError(RelayError):
@@ -130,6 +151,8 @@ CATALOGUE: dict[str, type[RelayError]] = {
         InvalidRequestError,
         PromptTooLongError,
         UnknownExitError,
+        IdsUnknownError,
+        UnknownSessionError,
         PeerMismatchError,
         UpstreamError,
         NoUpstreamError,
@@ -153,11 +176,11 @@ _FOREIGN: dict[grpc.StatusCode, type[RelayError]] = {
 """Statuses that gRPC itself makes, without a code of ours."""
 
 
-def public(error: BaseException, session: str) -> RelayError:
+def public(error: BaseException, request_id: str) -> RelayError:
     """The error that may leave a server: ours as it is, anything else without its text."""
     if isinstance(error, RelayError):
         return error
-    return InternalError(f"the node failed on session {session}; its log has the details under this id")
+    return InternalError(f"the node failed; its log has the details under request {request_id}")
 
 
 def _shown(text: str) -> str:
@@ -165,15 +188,32 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:_MOST_TEXT])
 
 
-async def refuse(context: "aio.ServicerContext[Any, Any]", error: RelayError) -> NoReturn:
+def request_id_of(context: "aio.ServicerContext[Any, Any]") -> str:
+    """The id that the caller gave its request, or a fresh one."""
+    given = str(dict(context.invocation_metadata() or ()).get(REQUEST_KEY, ""))
+    return given if is_name(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return uuid.uuid4().hex[:16]
+
+
+async def refuse(context: "aio.ServicerContext[Any, Any]", error: RelayError, request_id: str) -> NoReturn:
     """End a call on the server's side with this error."""
-    context.set_trailing_metadata(((CODE_KEY, error.code),))
+    context.set_trailing_metadata(((CODE_KEY, error.code), (REQUEST_KEY, request_id)))
     await context.abort(error.status, _shown(str(error)))
     raise AssertionError("unreachable: aborting raises")
 
 
-def from_rpc(error: aio.AioRpcError, address: str) -> RelayError:
-    """Our error for one that came over gRPC from `address`."""
+def from_rpc(error: aio.AioRpcError, address: str, request_id: str = "") -> RelayError:
+    """Our error for one that came over gRPC from `address`, as the answer to the request of this id."""
+    translated = _translated(error, address)
+    translated.request_id = request_id
+    return translated
+
+
+def _translated(error: aio.AioRpcError, address: str) -> RelayError:
     trailing = dict(error.trailing_metadata() or ())
     known = CATALOGUE.get(str(trailing.get(CODE_KEY, "")))
     if known is not None:

@@ -6,6 +6,7 @@ and replaying to a restarted node are the same loop.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -42,8 +43,12 @@ class Transport(Protocol):
         """Send, and wait for the reply. Raises `ConnectionError` if the stream broke, `RelayError` if refused."""
         ...
 
+    def drop(self) -> None:
+        """End the stream without a goodbye: the session stays upstream for its grace."""
+        ...
+
     async def close(self) -> None:
-        """Half-close: the session is over."""
+        """Say goodbye: the session is over."""
         ...
 
 
@@ -67,7 +72,7 @@ class Hop:
     async def ask(self, history: History, log: RowLog, question: Question) -> Answer:
         """Send the rows that the upstream lacks, the last `question.want` among them, and return its answer."""
         consume = Question(question.exit, want=0)
-        engine_ms = 0.0
+        started, engine_ms = time.perf_counter(), 0.0
         for _ in range(_MOST_CORRECTIONS):
             assert self._cached <= len(log) - question.want, "the rows of a question are always new to the log"
             for first, stop in pieces(self._cached, len(log), self._rows_per_message, last=question.want):
@@ -82,8 +87,15 @@ class Hop:
                 self._cached = stop
                 engine_ms += reply.engine_ms
                 if asked is question:
-                    return replace(reply, engine_ms=engine_ms)
+                    link_ms = (time.perf_counter() - started) * 1e3 - engine_ms
+                    return replace(reply, engine_ms=engine_ms, link_ms=link_ms)
         raise InternalError("the upstream node refuses every position of the session; see its log")
+
+    def pause(self) -> None:
+        """Nothing will be asked for a while: hold no stream meanwhile."""
+        if self._transport is not None:
+            self._transport.drop()
+            self._transport = None
 
     async def close(self) -> None:
         """Free the session upstream."""

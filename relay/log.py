@@ -46,6 +46,17 @@ class History:
         """Whether rows from `base` on, after the position whose value is `anchor`, continue what is here."""
         return base <= len(self) and self.value(base - 1) == anchor
 
+    def shared(self, values: Sequence[bytes]) -> int:
+        """How many leading positions agree with a history of these values."""
+        least, most = 0, min(len(self), len(values))
+        while least < most:  # a chain value stands for all positions up to it
+            middle = (least + most + 1) // 2
+            if self._values[middle - 1] == values[middle - 1]:
+                least = middle
+            else:
+                most = middle - 1
+        return least
+
     def truncate(self, length: int) -> None:
         """Forget positions from `length` on."""
         del self._values[length:]

@@ -3,12 +3,15 @@
 Arrays are not copied: whoever makes a message does not change its arrays afterwards.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relay.log import Mark, Rows
+from relay.policy import Rule
+from relay.sampling import F32, GREEDY, Sampling
 
 Logits = NDArray[np.float32]
 """Shape (w, vocab_size)."""
@@ -19,13 +22,30 @@ class Question:
     """What an exit is asked about the last `want` rows that it has been given."""
 
     exit: int
-    """The exit that decides, counted from 1."""
+    """The exit that decides, counted from 1, unless one before it may by the rule."""
     want: int
     """Rows at the end that want an answer; 0: consume only."""
     drafts: tuple[int, ...] = ()
     """Ids proposed for the positions after the answered rows, the last one's excepted: want - 1 of them."""
+    sampling: Sampling = GREEDY
+    rule: Rule | None = None
+    """When an exit before the target's may decide; None: never."""
+    logprobs: int | None = None
+    """Log-probabilities of the tokens, and of this many most probable ones beside each; None: not wanted."""
     logits: bool = False
     """Whether the answer carries the logits."""
+    adjust: Callable[[F32], F32] | None = field(default=None, compare=False)
+    """What the text so far does to the logits (penalties). It needs the token ids, so it never crosses the wire."""
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """Log-probabilities at the exit that decided, before temperature and filters."""
+
+    token: float
+    """Of the decided token."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most probable ids with theirs, best first."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +73,14 @@ class Answer:
     """The accepted drafts and one more."""
     confidence: tuple[float, ...] = ()
     """Largest probability behind each token."""
+    logprobs: tuple[Logprobs, ...] = ()
+    """One per token, if asked for."""
     exit: int = 0
     tier: str = ""
     engine_ms: float = 0.0
     """Engine time of this node and those upstream for this message."""
+    link_ms: float = 0.0
+    """What the hops upstream of this node took for it: their round trips less engine time."""
     logits: Logits | None = field(default=None, compare=False)
     """A row per token; only if asked for."""
 

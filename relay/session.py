@@ -6,24 +6,27 @@ early costs the deeper levels nothing. What lies beyond the last level reads the
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relay.decide import decide
-from relay.errors import NoUpstreamError
+from relay.errors import IdsUnknownError, NoUpstreamError
 from relay.log import History, RowLog, Rows, pieces
 from relay.messages import Advance, Answer, Behind, Logits, Question
 from relay.views import Engine, ExitView
 
 T = TypeVar("T")
+Work: TypeAlias = Generator[None, None, T]
+"""Work on the engine's thread, which lets others have their turn wherever it yields."""
 
 ROWS_PER_FORWARD = 512
-"""Bounds the memory of one forward. Results do not depend on it (chunk invariance)."""
+"""Bounds the memory of one forward, and how long others wait for their turn. Results do not depend on it (chunk
+invariance)."""
 MOST_ANSWERS = 64
 """Rows that one question may be about: they are one forward with its logits, so this bounds what a peer can ask for."""
 
@@ -39,19 +42,22 @@ class Upstream(Protocol):
         """Send what the upstream lacks of the log, with a question about its last rows."""
         ...
 
+    def pause(self) -> None:
+        """Nothing will be asked for a while."""
+        ...
+
     async def close(self) -> None:
         """Free the session upstream."""
         ...
 
 
 class Level:
-    """One segment, the log of its output boundary, and the exit there."""
+    """One segment, the log of its output boundary, and the exit there. Used on the engine's thread only."""
 
-    def __init__(self, engine: Engine, run: "Runner", index: int) -> None:
+    def __init__(self, engine: Engine, index: int) -> None:
         self.index = index
         self.log = RowLog(engine.d_model)
         self._engine = engine
-        self._run = run
         self._segment = engine.open_segment(index)
         self._exit: ExitView | None = None
         self._exit_read = 0
@@ -62,12 +68,14 @@ class Level:
         self.log.truncate(length)
         self._exit_read = min(self._exit_read, length)
 
-    async def consume(self, rows: Rows | NDArray[np.int64]) -> None:
+    def consume(self, rows: Rows | NDArray[np.int64]) -> Work[None]:
         """Run the segment over the rows of the next positions, in forwards of bounded size, and log what it makes."""
         for first, stop in pieces(0, len(rows), ROWS_PER_FORWARD):
-            self.log.append(await self._run(partial(self._segment.run, rows[first:stop], len(self.log))))
+            if first:
+                yield
+            self.log.append(self._segment.run(rows[first:stop], len(self.log)))
 
-    async def answer(self, want: int) -> Logits:
+    def answer(self, want: int) -> Work[Logits]:
         """Logits of the last `want` rows of the log at this level's exit, (want, vocab); it opens when first asked."""
         if self._exit is None:
             self._exit = self._engine.open_exit(self.index)
@@ -75,32 +83,44 @@ class Level:
         start = self._exit_read if view.has_cache else end - want
         *earlier, (first, stop) = pieces(start, end, ROWS_PER_FORWARD, last=want)
         for a, b in earlier:
-            await self._run(partial(view.run, self.log.rows(a, b), a, 0))
-        logits = await self._run(partial(view.run, self.log.rows(first, stop), first, want))
+            view.run(self.log.rows(a, b), a, 0)
+            yield
+        logits = view.run(self.log.rows(first, stop), first, want)
         self._exit_read = end
         return logits
 
 
 class Runner:
-    """Runs forwards on the engine and adds up the time they took there."""
+    """Takes work to the engine's thread and adds up the time that it took there."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.spent_ms = 0.0
 
-    async def __call__(self, forward: Callable[[], T]) -> T:
-        return await self._engine.run(partial(self._timed, forward))
+    async def __call__(self, work: Work[T]) -> T:
+        """Go there once, and once more for every yield of the work. Cancelled, it ends at the next one."""
+        while True:
+            done = await self._engine.run(partial(self._step, work))
+            if done:
+                return done[0]
 
-    def _timed(self, forward: Callable[[], T]) -> T:
+    def _step(self, work: Work[T]) -> tuple[T] | None:
         started = time.perf_counter()
         try:
-            return forward()
+            next(work)
+        except StopIteration as end:
+            return (end.value,)
         finally:
             self.spent_ms += (time.perf_counter() - started) * 1e3
+        return None
 
 
 class Session:
-    """One sequence at one node. Not re-entrant: the caller sends one message at a time."""
+    """One sequence at one node. Not re-entrant: the caller sends one message at a time.
+
+    Logs, views and history change on the engine's thread alone: a message whose sender was cancelled may still be at
+    work there when the next one comes, and the thread takes them in turn.
+    """
 
     def __init__(self, engine: Engine, genesis: bytes, tier: str, upstream: Upstream | None) -> None:
         self.history = History(genesis)
@@ -108,32 +128,59 @@ class Session:
         self._tier = tier
         self._upstream = upstream
         self._run = Runner(engine)
-        self._levels = [Level(engine, self._run, index) for index in engine.segments]
+        self._levels = [Level(engine, index) for index in engine.segments]
 
     async def advance(self, message: Advance) -> Answer | Behind:
-        """Consume the rows and answer, or say what is missing. Raises `NoUpstreamError` for an exit out of reach."""
+        """Consume the rows and answer, or say what is missing.
+
+        Raises `NoUpstreamError` for an exit out of reach, `IdsUnknownError` where one beyond this node needs token ids.
+        """
         question = message.question
-        if question.exit > self._levels[-1].index and self._upstream is None:
-            raise NoUpstreamError(
-                f"exit {question.exit} lies beyond segment {self._levels[-1].index}, the last that tier {self._tier!r} "
-                f"serves, and that node has no upstream; start it with --upstream HOST:PORT, or ask for an exit up to "
-                f"{self._levels[-1].index}"
-            )
-        if not self.history.continues(message.base, message.anchor):
-            return Behind(len(self.history), self.history.marks())
+        self._check_reach(question)
         self._run.spent_ms = 0.0
-        self._truncate(message.base)
-        await self._levels[0].consume(message.rows)
-        self.history.append(message.chain)
-        if question.want == 0:
-            return Answer(cached=len(self.history), engine_ms=self._run.spent_ms)
-        return await self._answer(question)
+        reply = await self._run(self._advance(message))
+        if reply is not None:
+            return replace(reply, engine_ms=self._run.spent_ms) if isinstance(reply, Answer) else reply
+        assert self._upstream is not None
+        answer = await self._upstream.ask(self.history, self._levels[-1].log, question)
+        return replace(answer, cached=len(self.history), engine_ms=answer.engine_ms + self._run.spent_ms)
+
+    def pause(self) -> None:
+        """Keep what is here, but hold no stream upstream; the next message opens one."""
+        if self._upstream is not None:
+            self._upstream.pause()
 
     async def close(self) -> None:
         """Free the session here and upstream."""
         self._levels.clear()
         if self._upstream is not None:
             await self._upstream.close()
+
+    def _check_reach(self, question: Question) -> None:
+        last = self._levels[-1].index
+        if question.exit <= last:
+            return
+        if self._upstream is None:
+            raise NoUpstreamError(
+                f"exit {question.exit} lies beyond segment {last}, the last that tier {self._tier!r} serves, and that "
+                f"node has no upstream; start it with --upstream HOST:PORT, or ask for an exit up to {last}"
+            )
+        if question.adjust is not None:
+            raise IdsUnknownError(
+                f"penalties need the token ids, which tier {self._tier!r} alone knows; it serves exits up to {last}: "
+                f"leave the penalties out, or ask for an exit up to {last}"
+            )
+
+    def _advance(self, message: Advance) -> Work[Answer | Behind | None]:
+        """The part of a message that is done here; None: the upstream has the answer."""
+        if not self.history.continues(message.base, message.anchor):
+            return Behind(len(self.history), self.history.marks())
+        self._truncate(message.base)
+        yield from self._levels[0].consume(message.rows)
+        self.history.append(message.chain)
+        if message.question.want == 0:
+            return Answer(cached=len(self.history))
+        return (yield from self._answer(message.question))
 
     def _truncate(self, length: int) -> None:
         self.history.truncate(length)
@@ -142,24 +189,31 @@ class Session:
         if self._upstream is not None:
             self._upstream.truncate(length)
 
-    async def _answer(self, question: Question) -> Answer:
-        """Bring every level up to the exit's, or to the upstream, and ask there."""
-        target = question.exit
-        for below, level in zip(self._levels, self._levels[1:], strict=False):
-            if level.index <= target:
-                await level.consume(below.log.rows(len(level.log), len(below.log)))
-        if target > self._levels[-1].index:
-            assert self._upstream is not None
-            answer = await self._upstream.ask(self.history, self._levels[-1].log, question)
-            return replace(answer, cached=len(self.history), engine_ms=answer.engine_ms + self._run.spent_ms)
-        logits = await self._levels[target - self._levels[0].index].answer(question.want)
-        decision = await self._run(partial(decide, logits, question.drafts))
+    def _answer(self, question: Question) -> Work[Answer | None]:
+        """Go up level by level to the first exit that may decide; None: it lies upstream."""
+        below: Level | None = None
+        for level in self._levels:
+            if below is not None:
+                yield from level.consume(below.log.rows(len(level.log), len(below.log)))
+            if level.index == question.exit or question.rule is not None:
+                answer = yield from self._decide(level, question)
+                if answer is not None:
+                    return answer
+            below = level
+        return None
+
+    def _decide(self, level: Level, question: Question) -> Work[Answer | None]:
+        """What the level's exit says; None: it is not the target's and not sure of every token."""
+        logits = yield from level.answer(question.want)
+        decision = decide(logits, question, len(self.history) - question.want + 1)
+        if level.index != question.exit and not decision.sure:
+            return None
         return Answer(
             cached=len(self.history),
             tokens=decision.tokens,
             confidence=decision.confidence,
-            exit=target,
+            logprobs=decision.logprobs,
+            exit=level.index,
             tier=self._tier,
-            engine_ms=self._run.spent_ms,
             logits=logits[: len(decision.tokens)] if question.logits else None,
         )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from family.spec import FamilySpec
+from relay import options
 from relay.chain import VALUE_BYTES
 from relay.errors import InvalidRequestError, UpstreamError
 from relay.fence import Stale
@@ -12,6 +13,7 @@ from relay.hop import Envelope
 from relay.log import Mark
 from relay.messages import Advance, Answer, Behind, Question
 from relay.names import NAME_RULE, is_name
+from relay.sampling import GREEDY
 from relay.session import MOST_ANSWERS
 from relay.v1 import relay_pb2 as pb
 
@@ -23,6 +25,7 @@ EPOCH_LIMIT = 1 << 63
 def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.AdvanceRequest:
     """The message of one `Advance` from a hop; `peer` goes with a stream's first."""
     message, question = envelope.message, envelope.message.question
+    assert question.adjust is None, "what needs token ids is decided where they are known"
     count, width = message.rows.shape
     return pb.AdvanceRequest(
         session=session,
@@ -39,6 +42,9 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
         target_exit=question.exit,
         want=question.want,
         logits=question.logits,
+        sampling=None if question.sampling == GREEDY else options.sampling_message(question.sampling),
+        rule=None if question.rule is None else options.rule_message(question.rule),
+        logprobs=question.logprobs,
     )
 
 
@@ -70,7 +76,15 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
             anchor=message.anchor,
             chain=tuple(message.chain[i : i + VALUE_BYTES] for i in range(0, len(message.chain), VALUE_BYTES)),
             rows=np.frombuffer(rows.data, _F32).reshape(count, d_model),
-            question=Question(message.target_exit, message.want, tuple(message.drafts), message.logits),
+            question=Question(
+                message.target_exit,
+                message.want,
+                tuple(message.drafts),
+                sampling=options.sampling(message.sampling) if message.HasField("sampling") else GREEDY,
+                rule=options.rule(message.rule) if message.HasField("rule") else None,
+                logprobs=options.logprobs_wanted(message, spec.vocab_size),
+                logits=message.logits,
+            ),
         ),
     )
 
@@ -92,6 +106,8 @@ def reply(received: Envelope, result: Answer | Behind | Stale) -> pb.AdvanceRepl
             message.answer.exit = result.exit
             message.answer.tier = result.tier
             message.answer.engine_ms = result.engine_ms
+            message.answer.link_ms = result.link_ms
+            message.answer.logprobs.extend(options.logprobs_message(entry) for entry in result.logprobs)
             if result.logits is not None:
                 message.answer.logits = result.logits.astype(_F32, copy=False).tobytes()
         case Behind():
@@ -137,6 +153,12 @@ def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> 
     _fits(tuple(answer.tokens[:-1]) == question.drafts[: max(0, count - 1)], "tokens: other drafts than were sent")
     _fits(len(answer.confidence) == count, f"confidence: {len(answer.confidence)} for {count} tokens")
     _fits(0 <= answer.engine_ms < math.inf, f"engine_ms: {answer.engine_ms}")
+    _fits(math.isfinite(answer.link_ms), f"link_ms: {answer.link_ms}")
+    wanted = 0 if question.logprobs is None else count
+    _fits(len(answer.logprobs) == wanted, f"logprobs: {len(answer.logprobs)}, expected {wanted}")
+    for entry in answer.logprobs:
+        _fits(len(entry.top_ids) == len(entry.top) == question.logprobs, f"logprobs: {len(entry.top)} alternatives")
+        _fits(all(token < spec.vocab_size for token in entry.top_ids), "logprobs: an id outside the vocabulary")
     size = count * spec.vocab_size * _F32.itemsize if question.logits else 0
     _fits(len(answer.logits) == size, f"logits: {len(answer.logits)} bytes, expected {size}")
     if count:
@@ -149,6 +171,8 @@ def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> 
         exit=answer.exit,
         tier=answer.tier,
         engine_ms=answer.engine_ms,
+        link_ms=answer.link_ms,
+        logprobs=tuple(options.logprobs(entry) for entry in answer.logprobs),
         logits=np.frombuffer(answer.logits, _F32).reshape(count, spec.vocab_size) if answer.logits else None,
     )
 

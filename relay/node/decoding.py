@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from relay.errors import InvalidRequestError, refuse
+from relay.errors import InvalidRequestError, refuse, request_id_of
 
 Context: TypeAlias = aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -59,7 +59,7 @@ def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 async def _checked(request: Any, context: Context) -> Any:
     if isinstance(request, Undecodable):
         problem = "not a relay.v1 message; write it with protos/relay/v1/relay.proto of this node's release"
-        await refuse(context, InvalidRequestError(problem))
+        await refuse(context, InvalidRequestError(problem), request_id_of(context))
     return request
 
 

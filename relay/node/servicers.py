@@ -3,18 +3,20 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 from grpc import aio
 
-from relay import wire
-from relay.errors import InternalError, InvalidRequestError, NotReadyError, public, refuse
-from relay.node.generate import Decided, Job, check, generate
+from relay import options, wire
+from relay.errors import InternalError, InvalidRequestError, NotReadyError, public, refuse, request_id_of
+from relay.node.generate import Decided, Finished, generate
+from relay.node.job import Job, check_policy, job_of
 from relay.node.node import Node
 from relay.node.sessions import Held
-from relay.policy import ExitSchedule, FixedExit, Policy
+from relay.policy import Policy
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -47,39 +49,59 @@ class RelayServicer(rpc.RelayServicer):
         self._readiness = readiness
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateEvent]:  # noqa: N802
-        """Stream decided tokens, then one Finish."""
-        name = request.session or uuid.uuid4().hex
-        async with _guarded(context, name):
+        """Stream decided tokens, then one Finish; so for every sample."""
+        name, request_id = request.session or uuid.uuid4().hex, request_id_of(context)
+        async with _guarded(context, request_id, name):
             wire.name("session", name)
-            job = await _job(self._readiness.ready(), request)
+            job = await job_of(self._readiness.ready(), request)
             node = self._readiness.ready()  # it may have begun to drain; from here on nothing waits
-            if name in node.sessions:
+            if node.sessions.streams(name):
                 raise InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
-            held = node.sessions.enter(name, _deadline(context))
+            held = node.sessions.enter(name, _deadline(context), request_id)
+            held.policy = job.policy
+            complete = False
             try:
                 async for event in self._events(node, held, job):
                     yield event
+                complete = True
             finally:
-                node.sessions.leave(name, held, over=True)
+                held.policy = None
+                if complete and request.keep:
+                    node.sessions.keep(name, held)
+                else:
+                    node.sessions.leave(name, held, over=True)
+
+    async def Steer(self, request: pb.SteerRequest, context: Context) -> pb.SteerReply:  # noqa: N802
+        """Change the policy of a text under way."""
+        request_id = request_id_of(context)
+        async with _guarded(context, request_id, request.session):
+            node = self._readiness.ready()
+            policy = options.policy(request.policy)
+            if policy is None:
+                raise InvalidRequestError("the request has no policy; give exit, schedule or confidence")
+            check_policy(policy, node.manifest.spec)
+            node.sessions.steer(wire.name("session", request.session), policy)
+            return pb.SteerReply()
+        raise AssertionError("unreachable: aborting raises")
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeReply:  # noqa: N802, ARG002
         """This node and those upstream."""
-        async with _guarded(context, "describe"):
+        async with _guarded(context, request_id_of(context), "-"):
             remaining_s = context.time_remaining()
             timeout_s = DESCRIBE_UPSTREAM_S if remaining_s is None else min(DESCRIBE_UPSTREAM_S, remaining_s / 2)
             return pb.DescribeReply(nodes=await self._readiness.ready().describe(timeout_s))
         raise AssertionError("unreachable: aborting raises")
 
     async def _events(self, node: Node, held: Held, job: Job) -> AsyncIterator[pb.GenerateEvent]:
+        def policy() -> Policy:
+            return held.policy or job.policy
+
         assert node.text is not None
-        count = 0
-        async for step in generate(held.session, job, node.text.decoder(job.ids)):
+        async for step in generate(held.session, job, policy, partial(node.text.decoder, job.ids)):
             if isinstance(step, Decided):
-                count += 1
                 yield pb.GenerateEvent(token=_token(step))
             else:
-                reason = pb.Finish.Reason.Value(f"REASON_{step.upper()}")
-                yield pb.GenerateEvent(finish=pb.Finish(reason=reason, prompt_tokens=len(job.ids), tokens=count))
+                yield pb.GenerateEvent(finish=_finish(step, job))
 
 
 class HopServicer(rpc.HopServicer):
@@ -93,10 +115,11 @@ class HopServicer(rpc.HopServicer):
     ) -> AsyncIterator[pb.AdvanceReply]:
         """Answer the messages of one session's stream in order, until it says goodbye or breaks."""
         name, held, over = "", None, False
+        request_id = request_id_of(context)
         node = self._readiness.node
         try:
             async for message in request_iterator:
-                async with _guarded(context, name or message.session):
+                async with _guarded(context, request_id, name or "-"):
                     if held is None:
                         node = self._readiness.ready()
                         node.check_peer(message.peer)
@@ -109,7 +132,7 @@ class HopServicer(rpc.HopServicer):
                     envelope = wire.envelope(message, node.manifest.spec, node.first_segment)
                     if held is None:
                         name = message.session
-                        held = node.sessions.enter(name, _deadline(context))
+                        held = node.sessions.enter(name, _deadline(context), request_id)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply
         except aio.AbortError:  # refused: the sender gives the session up
@@ -122,47 +145,6 @@ class HopServicer(rpc.HopServicer):
                 node.sessions.leave(name, held, over=over or late)
 
 
-async def _job(node: Node, request: pb.GenerateRequest) -> Job:
-    """A checked request. Raises `InvalidRequestError`."""
-    if node.text is None:
-        raise InvalidRequestError(
-            f"this node serves segments {node.first_segment}-{node.last_segment}; "
-            "send the prompt to the node that serves segment 1"
-        )
-    match request.WhichOneof("prompt"):
-        case "text":
-            ids: Sequence[int] = await asyncio.to_thread(node.text.encode, request.text)
-        case "ids":
-            ids = request.ids.ids
-        case "chat":
-            ids = await asyncio.to_thread(node.text.encode_chat, request.chat.turns)
-        case _:
-            raise InvalidRequestError("the request has no prompt; give text, ids or chat")
-    spec = node.manifest.spec
-    policy = _policy(request.policy, node)
-    check(ids, policy, vocab_size=spec.vocab_size, context=spec.context, granularity=spec.granularity)
-    room = spec.context - len(ids)
-    return Job(
-        ids=tuple(ids),
-        most=min(request.max_tokens or room, room),
-        limit="length" if 0 < request.max_tokens <= room else "context",
-        policy=policy,
-        deepest=node.deepest_exit,
-        stop_ids=frozenset() if request.ignore_stop else frozenset(node.manifest.stop_ids),
-        logits=request.logits,
-    )
-
-
-def _policy(policy: pb.Policy, node: Node) -> Policy:
-    match policy.WhichOneof("kind"):
-        case "exit":
-            return FixedExit(policy.exit)
-        case "schedule":
-            return ExitSchedule(policy.schedule.seed)
-        case _:
-            return FixedExit(node.deepest_exit)
-
-
 def _token(step: Decided) -> pb.Token:
     answer = step.answer
     return pb.Token(
@@ -172,8 +154,21 @@ def _token(step: Decided) -> pb.Token:
         exit=answer.exit,
         tier=answer.tier,
         confidence=answer.confidence[-1],
-        timings=pb.Timings(elapsed_ms=step.elapsed_ms, engine_ms=answer.engine_ms),
+        timings=pb.Timings(elapsed_ms=step.elapsed_ms, engine_ms=answer.engine_ms, link_ms=answer.link_ms),
         logits=b"" if answer.logits is None else answer.logits[-1].tobytes(),
+        sample=step.sample,
+        logprobs=options.logprobs_message(answer.logprobs[-1]) if answer.logprobs else None,
+    )
+
+
+def _finish(end: Finished, job: Job) -> pb.Finish:
+    return pb.Finish(
+        reason=pb.Finish.Reason.Value(f"REASON_{end.reason.upper()}"),
+        prompt_tokens=len(job.ids),
+        tokens=end.tokens,
+        sample=end.sample,
+        stop=end.stop,
+        cached_tokens=end.cached,
     )
 
 
@@ -183,14 +178,16 @@ def _deadline(context: Context) -> float | None:
 
 
 @asynccontextmanager
-async def _guarded(context: Context, session: str) -> AsyncIterator[None]:
+async def _guarded(context: Context, request_id: str, session: str) -> AsyncIterator[None]:
     """Turn every error into a status with our code; the text of a defect goes to the log only."""
     try:
         yield
     except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
         raise
     except Exception as error:
-        known = public(error, session)
+        known = public(error, request_id)
         if isinstance(known, InternalError):
-            log.exception("session %s failed", session)
-        await refuse(context, known)
+            log.exception("request %s, session %s: failed", request_id, session)
+        else:
+            log.info("request %s, session %s: refused, %s: %s", request_id, session, known.code, known)
+        await refuse(context, known, request_id)

@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from relay.errors import BusyError
+from relay.errors import BusyError, UnknownSessionError
 from relay.fence import Fence, Stale
 from relay.hop import Envelope
 from relay.messages import Answer, Behind
+from relay.policy import Policy
 from relay.session import Session
+
+KEPT_S = 900.0
+"""How long a session that a request asked to keep stays after its text."""
 
 
 @dataclass
@@ -25,6 +29,12 @@ class Held:
     """Loop time at which the newest stream ends; the way upstream ends with it."""
     expiry: asyncio.TimerHandle | None = None
     """Set while no stream serves the session."""
+    kept: bool = False
+    """Nobody waits for it: it is there to save work, should a request of its name come, and gives way to a new one."""
+    policy: Policy | None = None
+    """Of the text under way, if one begins here."""
+    request_id: str = ""
+    """Of the newest request that it serves."""
 
     async def receive(self, envelope: Envelope) -> Answer | Behind | Stale:
         """Let a message through the fence, once, and answer it."""
@@ -60,15 +70,29 @@ class Sessions:
         held = self._held.get(name)
         return held.streams if held is not None else 0
 
+    def request_id(self, name: str) -> str:
+        """Id of the newest request that the session serves."""
+        held = self._held.get(name)
+        return held.request_id if held is not None else ""
+
+    def steer(self, name: str, policy: Policy) -> None:
+        """Change the policy of the text under way. Raises `UnknownSessionError`."""
+        held = self._held.get(name)
+        if held is None or held.policy is None or held.streams == 0:
+            raise UnknownSessionError(f"no text of session {name} is under way on this node; it may be complete")
+        held.policy = policy
+
     def deadline(self, name: str) -> float | None:
         """Loop time at which the session's newest stream ends, if it has an end."""
         held = self._held.get(name)
         return held.deadline if held is not None else None
 
-    def enter(self, name: str, deadline: float | None) -> Held:
+    def enter(self, name: str, deadline: float | None, request_id: str) -> Held:
         """A stream begins: its session, opened if it is new. Raises `BusyError` when the node is full."""
         held = self._held.get(name)
         if held is None:
+            if len(self._held) >= self._most:
+                self._free_longest_kept()
             if len(self._held) >= self._most:
                 raise BusyError(
                     f"the node holds {self._most} sessions, as many as it may; try again later, or raise --max-sessions"
@@ -78,7 +102,7 @@ class Sessions:
             held.expiry.cancel()
             held.expiry = None
         held.streams += 1
-        held.deadline = deadline
+        held.deadline, held.request_id, held.kept = deadline, request_id, False
         return held
 
     def leave(self, name: str, held: Held, *, over: bool) -> None:
@@ -87,7 +111,15 @@ class Sessions:
         if held.streams == 0 and over:
             self._free(name, held)
         elif held.streams == 0:
-            held.expiry = asyncio.get_running_loop().call_later(self._grace_s, self._free, name, held)
+            self._expire(name, held, self._grace_s)
+        self._quieter.set()
+
+    def keep(self, name: str, held: Held) -> None:
+        """A text is complete, and its session stays for a while, as long as there is room."""
+        held.streams -= 1
+        held.kept = True
+        held.session.pause()
+        self._expire(name, held, KEPT_S)
         self._quieter.set()
 
     async def quiet(self) -> None:
@@ -101,6 +133,15 @@ class Sessions:
         for name, held in list(self._held.items()):
             self._free(name, held)
         await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _expire(self, name: str, held: Held, after_s: float) -> None:
+        held.expiry = asyncio.get_running_loop().call_later(after_s, self._free, name, held)
+
+    def _free_longest_kept(self) -> None:
+        kept = [(held.expiry.when(), name) for name, held in self._held.items() if held.kept and held.expiry]
+        if kept:
+            _, name = min(kept)
+            self._free(name, self._held[name])
 
     def _free(self, name: str, held: Held) -> None:
         """Forget the session now; telling the upstream goes on beside."""

@@ -88,6 +88,10 @@ class GrpcTransport:
             self._call.cancel()  # out of step for good
             raise
 
+    def drop(self) -> None:
+        """End the stream without a goodbye."""
+        self._call.cancel()
+
     async def close(self) -> None:
         """Say goodbye, which frees the session upstream; give the upstream a moment to do so."""
         await asyncio.wait({asyncio.ensure_future(self._say_goodbye())}, timeout=GOODBYE_S)

@@ -22,6 +22,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Statistic:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatisticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Statistic.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATISTIC_UNSPECIFIED: _Statistic.ValueType  # 0
+    STATISTIC_MAX_PROBABILITY: _Statistic.ValueType  # 1
+    """The largest; sure where it is at least the threshold."""
+    STATISTIC_MARGIN: _Statistic.ValueType  # 2
+    """The largest less the second; sure where it is at least the threshold."""
+    STATISTIC_ENTROPY: _Statistic.ValueType  # 3
+    """In nats; sure where it is at most the threshold."""
+
+class Statistic(_Statistic, metaclass=_StatisticEnumTypeWrapper):
+    """Of an exit's probabilities, before temperature and filters."""
+
+STATISTIC_UNSPECIFIED: Statistic.ValueType  # 0
+STATISTIC_MAX_PROBABILITY: Statistic.ValueType  # 1
+"""The largest; sure where it is at least the threshold."""
+STATISTIC_MARGIN: Statistic.ValueType  # 2
+"""The largest less the second; sure where it is at least the threshold."""
+STATISTIC_ENTROPY: Statistic.ValueType  # 3
+"""In nats; sure where it is at most the threshold."""
+Global___Statistic: _TypeAlias = Statistic  # noqa: Y015
+
 class _Codec:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -51,6 +77,13 @@ class GenerateRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     IGNORE_STOP_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    STOP_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    PENALTIES_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Chosen by the client; names the session on every node and in every log. Empty: the node draws one."""
     text: _builtins.str
@@ -59,7 +92,13 @@ class GenerateRequest(_message.Message):
     logits: _builtins.bool
     """Also send the logits that decided each token."""
     ignore_stop: _builtins.bool
-    """Go on after a stop id."""
+    """Go on after a stop id of the model's."""
+    samples: _builtins.int
+    """So many texts of the one prompt, one after the other, with sample indices from 0; 0 means 1."""
+    logprobs: _builtins.int
+    """Send log-probabilities: the token's, and those of this many most probable tokens."""
+    keep: _builtins.bool
+    """Keep the session when the text is complete: the next request of its name computes only what is new in its prompt."""
     @_builtins.property
     def ids(self) -> Global___TokenIds: ...
     @_builtins.property
@@ -67,6 +106,22 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def policy(self) -> Global___Policy:
         """Unset: every token is decided at the deepest exit."""
+
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """Unset: greedy."""
+
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A text ends before the first of these."""
+
+    @_builtins.property
+    def stop_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids that end a text, beside the model's own."""
+
+    @_builtins.property
+    def penalties(self) -> Global___Penalties:
+        """Refused where an exit may decide that the entry node does not serve: others do not know the token ids."""
 
     def __init__(
         self,
@@ -79,16 +134,101 @@ class GenerateRequest(_message.Message):
         policy: Global___Policy | None = ...,
         logits: _builtins.bool = ...,
         ignore_stop: _builtins.bool = ...,
+        sampling: Global___Sampling | None = ...,
+        samples: _builtins.int = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+        stop_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs: _builtins.int | None = ...,
+        penalties: Global___Penalties | None = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ids", b"ids", "policy", b"policy", "prompt", b"prompt", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "chat", b"chat", "ids", b"ids", "logprobs", b"logprobs", "penalties", b"penalties", "policy", b"policy", "prompt", b"prompt", "sampling", b"sampling", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ids", b"ids", "ignore_stop", b"ignore_stop", "logits", b"logits", "max_tokens", b"max_tokens", "policy", b"policy", "prompt", b"prompt", "session", b"session", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "chat", b"chat", "ids", b"ids", "ignore_stop", b"ignore_stop", "keep", b"keep", "logits", b"logits", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "penalties", b"penalties", "policy", b"policy", "prompt", b"prompt", "samples", b"samples", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_ids", b"stop_ids", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
+    _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "ids", "chat"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class Sampling(_message.Message):
+    """Filters apply in this order: temperature, top-k, top-p, min-p."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    MIN_P_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    """0: greedy."""
+    top_k: _builtins.int
+    """0: all."""
+    top_p: _builtins.float
+    """Unset: 1, all."""
+    min_p: _builtins.float
+    """0: all."""
+    seed: _builtins.int
+    index: _builtins.int
+    """Which of several samples of a prompt. Between nodes; a request's samples are counted by the node."""
+    def __init__(
+        self,
+        *,
+        temperature: _builtins.float = ...,
+        top_k: _builtins.int = ...,
+        top_p: _builtins.float | None = ...,
+        min_p: _builtins.float = ...,
+        seed: _builtins.int = ...,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_p", b"_top_p", "top_p", b"top_p"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_p", b"_top_p", "index", b"index", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
+    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
+
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class Penalties(_message.Message):
+    """Against repetition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPETITION_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    FREQUENCY_FIELD_NUMBER: _builtins.int
+    repetition: _builtins.float
+    """Unset: 1, none."""
+    presence: _builtins.float
+    frequency: _builtins.float
+    def __init__(
+        self,
+        *,
+        repetition: _builtins.float | None = ...,
+        presence: _builtins.float = ...,
+        frequency: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_repetition", b"_repetition", "repetition", b"repetition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_repetition", b"_repetition", "frequency", b"frequency", "presence", b"presence", "repetition", b"repetition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__repetition: _TypeAlias = _typing.Literal["repetition"]  # noqa: Y015
+    _WhichOneofArgType__repetition: _TypeAlias = _typing.Literal["_repetition", b"_repetition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition) -> _WhichOneofReturnType__repetition | None: ...
+
+Global___Penalties: _TypeAlias = Penalties  # noqa: Y015
 
 @_typing.final
 class TokenIds(_message.Message):
@@ -177,27 +317,79 @@ class Policy(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Confidence(_message.Message):
+        """The first exit that is sure enough, the deepest at the latest."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RULE_FIELD_NUMBER: _builtins.int
+        DEEPEST_FIELD_NUMBER: _builtins.int
+        deepest: _builtins.int
+        """The deepest exit that may be asked; 0: the deepest that the node can reach."""
+        @_builtins.property
+        def rule(self) -> Global___Rule: ...
+        def __init__(
+            self,
+            *,
+            rule: Global___Rule | None = ...,
+            deepest: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["deepest", b"deepest", "rule", b"rule"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXIT_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     exit: _builtins.int
     """Every token at this exit, counted from 1."""
     @_builtins.property
     def schedule(self) -> Global___Policy.Schedule: ...
+    @_builtins.property
+    def confidence(self) -> Global___Policy.Confidence: ...
     def __init__(
         self,
         *,
         exit: _builtins.int = ...,
         schedule: Global___Policy.Schedule | None = ...,
+        confidence: Global___Policy.Confidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "kind", b"kind", "schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "kind", b"kind", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exit", "schedule"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exit", "schedule", "confidence"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class Rule(_message.Message):
+    """When an exit may decide although a deeper one was allowed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATISTIC_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    statistic: Global___Statistic.ValueType
+    threshold: _builtins.float
+    def __init__(
+        self,
+        *,
+        statistic: Global___Statistic.ValueType = ...,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistic", b"statistic", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
 @_typing.final
 class GenerateEvent(_message.Message):
@@ -239,6 +431,8 @@ class Token(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     text: _builtins.str
     """Text that this token completes; empty while a character is still in pieces."""
@@ -251,8 +445,14 @@ class Token(_message.Message):
     """Largest probability at that exit."""
     logits: _builtins.bytes
     """f32, little-endian, one per vocabulary entry; only if asked for."""
+    sample: _builtins.int
+    """Which of the request's samples."""
     @_builtins.property
     def timings(self) -> Global___Timings: ...
+    @_builtins.property
+    def logprobs(self) -> Global___Logprobs:
+        """Only if asked for."""
+
     def __init__(
         self,
         *,
@@ -264,14 +464,48 @@ class Token(_message.Message):
         confidence: _builtins.float = ...,
         timings: Global___Timings | None = ...,
         logits: _builtins.bytes = ...,
+        sample: _builtins.int = ...,
+        logprobs: Global___Logprobs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "id", b"id", "logits", b"logits", "position", b"position", "text", b"text", "tier", b"tier", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "id", b"id", "logits", b"logits", "logprobs", b"logprobs", "position", b"position", "sample", b"sample", "text", b"text", "tier", b"tier", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class Logprobs(_message.Message):
+    """Log-probabilities at the exit that decided, before temperature and filters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TOP_IDS_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    token: _builtins.float
+    """Of the decided token."""
+    @_builtins.property
+    def top_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The most probable ids, best first, and theirs."""
+
+    @_builtins.property
+    def top(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        token: _builtins.float = ...,
+        top_ids: _abc.Iterable[_builtins.int] | None = ...,
+        top: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "top", b"top", "top_ids", b"top_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Logprobs: _TypeAlias = Logprobs  # noqa: Y015
 
 @_typing.final
 class Timings(_message.Message):
@@ -279,19 +513,23 @@ class Timings(_message.Message):
 
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
     ENGINE_MS_FIELD_NUMBER: _builtins.int
+    LINK_MS_FIELD_NUMBER: _builtins.int
     elapsed_ms: _builtins.float
     """Milliseconds since the node received the request."""
     engine_ms: _builtins.float
     """Milliseconds of engine time that all nodes spent on this token."""
+    link_ms: _builtins.float
+    """Milliseconds that the hops took: their round trips less engine time."""
     def __init__(
         self,
         *,
         elapsed_ms: _builtins.float = ...,
         engine_ms: _builtins.float = ...,
+        link_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_ms", b"elapsed_ms", "engine_ms", b"engine_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_ms", b"elapsed_ms", "engine_ms", b"engine_ms", "link_ms", b"link_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,7 +547,7 @@ class Finish(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         REASON_UNSPECIFIED: Finish._Reason.ValueType  # 0
         REASON_STOP: Finish._Reason.ValueType  # 1
-        """A stop id was decided."""
+        """A stop id was decided, or a stop string is complete."""
         REASON_LENGTH: Finish._Reason.ValueType  # 2
         """max_tokens were decided."""
         REASON_CONTEXT: Finish._Reason.ValueType  # 3
@@ -318,7 +556,7 @@ class Finish(_message.Message):
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
     REASON_UNSPECIFIED: Finish.Reason.ValueType  # 0
     REASON_STOP: Finish.Reason.ValueType  # 1
-    """A stop id was decided."""
+    """A stop id was decided, or a stop string is complete."""
     REASON_LENGTH: Finish.Reason.ValueType  # 2
     """max_tokens were decided."""
     REASON_CONTEXT: Finish.Reason.ValueType  # 3
@@ -327,23 +565,74 @@ class Finish(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     reason: Global___Finish.Reason.ValueType
     prompt_tokens: _builtins.int
     tokens: _builtins.int
+    sample: _builtins.int
+    """Which of the request's samples is complete."""
+    stop: _builtins.str
+    """The stop string that ended it, if one did."""
+    cached_tokens: _builtins.int
+    """Tokens of the prompt that were not computed again."""
     def __init__(
         self,
         *,
         reason: Global___Finish.Reason.ValueType = ...,
         prompt_tokens: _builtins.int = ...,
         tokens: _builtins.int = ...,
+        sample: _builtins.int = ...,
+        stop: _builtins.str = ...,
+        cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_tokens", b"prompt_tokens", "reason", b"reason", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "prompt_tokens", b"prompt_tokens", "reason", b"reason", "sample", b"sample", "stop", b"stop", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Finish: _TypeAlias = Finish  # noqa: Y015
+
+@_typing.final
+class SteerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Of a text under way."""
+    @_builtins.property
+    def policy(self) -> Global___Policy: ...
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        policy: Global___Policy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerRequest: _TypeAlias = SteerRequest  # noqa: Y015
+
+@_typing.final
+class SteerReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerReply: _TypeAlias = SteerReply  # noqa: Y015
 
 @_typing.final
 class DescribeRequest(_message.Message):
@@ -461,19 +750,26 @@ class Traffic(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    HOP_MS_P50_FIELD_NUMBER: _builtins.int
+    HOP_MS_P99_FIELD_NUMBER: _builtins.int
     messages: _builtins.int
     rows: _builtins.int
     bytes: _builtins.int
+    hop_ms_p50: _builtins.float
+    """Of the newest messages: the round trip less what engines and further hops took of it."""
+    hop_ms_p99: _builtins.float
     def __init__(
         self,
         *,
         messages: _builtins.int = ...,
         rows: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        hop_ms_p50: _builtins.float = ...,
+        hop_ms_p99: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "messages", b"messages", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "hop_ms_p50", b"hop_ms_p50", "hop_ms_p99", b"hop_ms_p99", "messages", b"messages", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,6 +792,9 @@ class AdvanceRequest(_message.Message):
     WANT_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     epoch: _builtins.int
     """Grows with each new stream of this hop; an older one is refused. The upper 32 bits count, the lower are drawn at
@@ -510,7 +809,7 @@ class AdvanceRequest(_message.Message):
     chain: _builtins.bytes
     """Chain values of the rows, 16 bytes each: made at the entry node, compared here, never computed here."""
     target_exit: _builtins.int
-    """The exit that decides, counted from 1."""
+    """The exit that decides, counted from 1, unless one before it may by the rule."""
     want: _builtins.int
     """Rows at the end of the message that want an answer; 0: consume only."""
     logits: _builtins.bool
@@ -519,6 +818,8 @@ class AdvanceRequest(_message.Message):
     """The last message of a stream whose session is over: nothing else in it counts but the session. It frees the session
     here and upstream. A stream that ends without it broke: its session stays for a while.
     """
+    logprobs: _builtins.int
+    """As in GenerateRequest."""
     @_builtins.property
     def peer(self) -> Global___Peer:
         """On a stream's first message: who sends."""
@@ -528,6 +829,14 @@ class AdvanceRequest(_message.Message):
     @_builtins.property
     def drafts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids proposed for the positions after the answered rows but the last; checked against what the exit decides."""
+
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """Unset: greedy."""
+
+    @_builtins.property
+    def rule(self) -> Global___Rule:
+        """When an exit before the target's may decide; unset: never."""
 
     def __init__(
         self,
@@ -545,12 +854,17 @@ class AdvanceRequest(_message.Message):
         want: _builtins.int = ...,
         logits: _builtins.bool = ...,
         goodbye: _builtins.bool = ...,
+        sampling: Global___Sampling | None = ...,
+        rule: Global___Rule | None = ...,
+        logprobs: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "rows", b"rows"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "base", b"base", "chain", b"chain", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "peer", b"peer", "rows", b"rows", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "anchor", b"anchor", "base", b"base", "chain", b"chain", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
+    _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
 
 Global___AdvanceRequest: _TypeAlias = AdvanceRequest  # noqa: Y015
 
@@ -667,12 +981,16 @@ class Answer(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     ENGINE_MS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    LINK_MS_FIELD_NUMBER: _builtins.int
     exit: _builtins.int
     tier: _builtins.str
     logits: _builtins.bytes
     """f32, little-endian, a row per token; only if asked for."""
     engine_ms: _builtins.float
     """Engine time of this node and those upstream for this message."""
+    link_ms: _builtins.float
+    """What the hops upstream of this node took for this message: their round trips less engine time."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The accepted drafts and one more."""
@@ -680,6 +998,10 @@ class Answer(_message.Message):
     @_builtins.property
     def confidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Largest probability behind each token."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Logprobs]:
+        """One per token; only if asked for."""
 
     def __init__(
         self,
@@ -690,10 +1012,12 @@ class Answer(_message.Message):
         tier: _builtins.str = ...,
         logits: _builtins.bytes = ...,
         engine_ms: _builtins.float = ...,
+        logprobs: _abc.Iterable[Global___Logprobs] | None = ...,
+        link_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "engine_ms", b"engine_ms", "exit", b"exit", "logits", b"logits", "tier", b"tier", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "engine_ms", b"engine_ms", "exit", b"exit", "link_ms", b"link_ms", "logits", b"logits", "logprobs", b"logprobs", "tier", b"tier", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

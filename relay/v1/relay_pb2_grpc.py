@@ -40,6 +40,11 @@ class RelayStub:
                 request_serializer=relay_dot_v1_dot_relay__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=relay_dot_v1_dot_relay__pb2.GenerateEvent.FromString,
                 _registered_method=True)
+        self.Steer = channel.unary_unary(
+                '/relay.v1.Relay/Steer',
+                request_serializer=relay_dot_v1_dot_relay__pb2.SteerRequest.SerializeToString,
+                response_deserializer=relay_dot_v1_dot_relay__pb2.SteerReply.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/relay.v1.Relay/Describe',
                 request_serializer=relay_dot_v1_dot_relay__pb2.DescribeRequest.SerializeToString,
@@ -53,6 +58,13 @@ class RelayServicer:
 
     def Generate(self, request, context):
         """Continue a prompt. One event per decided token, then one Finish.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Steer(self, request, context):
+        """Change the policy of a text under way, from its next token on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +84,11 @@ def add_RelayServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=relay_dot_v1_dot_relay__pb2.GenerateRequest.FromString,
                     response_serializer=relay_dot_v1_dot_relay__pb2.GenerateEvent.SerializeToString,
+            ),
+            'Steer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Steer,
+                    request_deserializer=relay_dot_v1_dot_relay__pb2.SteerRequest.FromString,
+                    response_serializer=relay_dot_v1_dot_relay__pb2.SteerReply.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -107,6 +124,33 @@ class Relay:
             '/relay.v1.Relay/Generate',
             relay_dot_v1_dot_relay__pb2.GenerateRequest.SerializeToString,
             relay_dot_v1_dot_relay__pb2.GenerateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Steer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relay.v1.Relay/Steer',
+            relay_dot_v1_dot_relay__pb2.SteerRequest.SerializeToString,
+            relay_dot_v1_dot_relay__pb2.SteerReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class RelayStub:
     def __new__(cls, channel: _aio.Channel) -> RelayAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_relay_pb2.GenerateRequest, _relay_pb2.GenerateEvent]
     """Continue a prompt. One event per decided token, then one Finish."""
+    Steer: _grpc.UnaryUnaryMultiCallable[_relay_pb2.SteerRequest, _relay_pb2.SteerReply]
+    """Change the policy of a text under way, from its next token on."""
     Describe: _grpc.UnaryUnaryMultiCallable[_relay_pb2.DescribeRequest, _relay_pb2.DescribeReply]
     """This node and everything upstream of it, in relay order."""
 
@@ -48,6 +50,8 @@ class RelayAsyncStub(RelayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_relay_pb2.GenerateRequest, _relay_pb2.GenerateEvent]  # type: ignore[assignment]
     """Continue a prompt. One event per decided token, then one Finish."""
+    Steer: _aio.UnaryUnaryMultiCallable[_relay_pb2.SteerRequest, _relay_pb2.SteerReply]  # type: ignore[assignment]
+    """Change the policy of a text under way, from its next token on."""
     Describe: _aio.UnaryUnaryMultiCallable[_relay_pb2.DescribeRequest, _relay_pb2.DescribeReply]  # type: ignore[assignment]
     """This node and everything upstream of it, in relay order."""
 
@@ -61,6 +65,14 @@ class RelayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_relay_pb2.GenerateEvent], _abc.AsyncIterator[_relay_pb2.GenerateEvent]]:
         """Continue a prompt. One event per decided token, then one Finish."""
+
+    @_abc_1.abstractmethod
+    def Steer(
+        self,
+        request: _relay_pb2.SteerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_relay_pb2.SteerReply, _abc.Awaitable[_relay_pb2.SteerReply]]:
+        """Change the policy of a text under way, from its next token on."""
 
     @_abc_1.abstractmethod
     def Describe(

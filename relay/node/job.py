@@ -1,0 +1,133 @@
+"""From a `GenerateRequest` to a checked `Job`."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from family.spec import FamilySpec
+from relay import options
+from relay.errors import IdsUnknownError, InvalidRequestError, PromptTooLongError, UnknownExitError
+from relay.node.node import Node
+from relay.node.stops import Limit
+from relay.policy import FixedExit, Policy, deepest_exit
+from relay.sampling import GREEDY, NO_PENALTIES, Penalties, Sampling
+from relay.v1 import relay_pb2 as pb
+
+MOST_SAMPLES = 64
+MOST_STOPS = 16
+MOST_STOP_CHARACTERS = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checked request."""
+
+    ids: tuple[int, ...]
+    """The prompt."""
+    most: int
+    """Tokens to decide at most; never beyond the context."""
+    limit: Limit
+    """Why the text ends if it reaches `most`."""
+    policy: Policy
+    deepest: int
+    """The deepest exit that a schedule may draw."""
+    stop_ids: frozenset[int]
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
+    penalties: Penalties = NO_PENALTIES
+    samples: int = 1
+    logprobs: int | None = None
+    logits: bool = False
+
+
+async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
+    """A checked request. Raises `InvalidRequestError` or one of its kinds."""
+    spec = node.manifest.spec
+    ids = await _prompt(node, request)
+    check_prompt(ids, spec)
+    policy = options.policy(request.policy) or FixedExit(node.deepest_exit)
+    check_policy(policy, spec)
+    penalties = options.penalties(request.penalties)
+    if penalties != NO_PENALTIES and deepest_exit(policy, node.deepest_exit) > node.last_segment:
+        raise IdsUnknownError(
+            f"penalties need the token ids, which this node alone knows, and it serves exits up to {node.last_segment}; "
+            f"leave the penalties out, or choose a policy that asks no exit beyond {node.last_segment}"
+        )
+    room = spec.context - len(ids)
+    own_stops = () if request.ignore_stop else node.manifest.stop_ids
+    return Job(
+        ids=tuple(ids),
+        most=min(request.max_tokens or room, room),
+        limit="length" if 0 < request.max_tokens <= room else "context",
+        policy=policy,
+        deepest=node.deepest_exit,
+        stop_ids=frozenset(own_stops) | frozenset(_ids(request.stop_ids, spec, "stop id")),
+        stop=_stops(request.stop),
+        sampling=options.sampling(request.sampling),
+        penalties=penalties,
+        samples=_samples(request.samples),
+        logprobs=options.logprobs_wanted(request, spec.vocab_size),
+        logits=request.logits,
+    )
+
+
+def check_prompt(ids: Sequence[int], spec: FamilySpec) -> None:
+    """Raise the `InvalidRequestError` that says what is wrong with a prompt."""
+    if not ids:
+        raise InvalidRequestError("the prompt is empty; give at least one token")
+    if len(ids) > spec.context - 1:
+        raise PromptTooLongError(
+            f"the prompt has {len(ids)} tokens; this family's context is {spec.context}, so send at most "
+            f"{spec.context - 1}"
+        )
+    _ids(ids, spec, "token id")
+
+
+def check_policy(policy: Policy, spec: FamilySpec) -> None:
+    """Raise `UnknownExitError` for a policy that names an exit which the family does not have."""
+    exit_ = deepest_exit(policy, spec.granularity)
+    if not 1 <= exit_ <= spec.granularity:
+        raise UnknownExitError(f"exit {exit_} is unknown; this family has exits 1..{spec.granularity}")
+
+
+async def _prompt(node: Node, request: pb.GenerateRequest) -> Sequence[int]:
+    if node.text is None:
+        raise InvalidRequestError(
+            f"this node serves segments {node.first_segment}-{node.last_segment}; "
+            "send the prompt to the node that serves segment 1"
+        )
+    match request.WhichOneof("prompt"):
+        case "text":
+            return await asyncio.to_thread(node.text.encode, request.text)
+        case "ids":
+            return request.ids.ids
+        case "chat":
+            return await asyncio.to_thread(node.text.encode_chat, request.chat.turns)
+        case _:
+            raise InvalidRequestError("the request has no prompt; give text, ids or chat")
+
+
+def _ids(ids: Sequence[int], spec: FamilySpec, kind: str) -> Sequence[int]:
+    worst = max(ids, default=0)
+    if worst >= spec.vocab_size:
+        raise InvalidRequestError(
+            f"{kind} {worst} is outside the vocabulary; this family has ids 0..{spec.vocab_size - 1}"
+        )
+    return ids
+
+
+def _stops(stops: Sequence[str]) -> tuple[str, ...]:
+    if len(stops) > MOST_STOPS:
+        raise InvalidRequestError(f"{len(stops)} stop strings; give at most {MOST_STOPS}")
+    for stop in stops:
+        if not 0 < len(stop) <= MOST_STOP_CHARACTERS:
+            raise InvalidRequestError(
+                f"a stop string of {len(stop)} characters; give 1 to {MOST_STOP_CHARACTERS} characters each"
+            )
+    return tuple(stops)
+
+
+def _samples(wanted: int) -> int:
+    if wanted > MOST_SAMPLES:
+        raise InvalidRequestError(f"{wanted} samples of one prompt; ask for at most {MOST_SAMPLES} at a time")
+    return max(1, wanted)
