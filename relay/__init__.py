@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from relay.client.sync import RelayClient
     from relay.client.types import Finish, Node, Token
     from relay.errors import RelayError
-    from relay.policy import ExitSchedule, FixedExit
+    from relay.messages import Logprobs
+    from relay.policy import ConfidenceExit, ExitSchedule, FixedExit
 
 _HOMES = {
     "AsyncRelayClient": "relay.client.aio",
@@ -24,15 +25,19 @@ _HOMES = {
     "Node": "relay.client.types",
     "Token": "relay.client.types",
     "RelayError": "relay.errors",
+    "Logprobs": "relay.messages",
+    "ConfidenceExit": "relay.policy",
     "ExitSchedule": "relay.policy",
     "FixedExit": "relay.policy",
 }
 
 __all__ = [
     "AsyncRelayClient",
+    "ConfidenceExit",
     "ExitSchedule",
     "Finish",
     "FixedExit",
+    "Logprobs",
     "Node",
     "RelayClient",
     "RelayError",

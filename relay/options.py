@@ -28,6 +28,11 @@ def sampling(message: pb.Sampling) -> Sampling:
     return Sampling(message.temperature, message.top_k, top_p, message.min_p, message.seed, message.index)
 
 
+def penalties_message(given: Penalties) -> pb.Penalties:
+    """Penalties on the wire."""
+    return pb.Penalties(repetition=given.repetition, presence=given.presence, frequency=given.frequency)
+
+
 def penalties(message: pb.Penalties) -> Penalties:
     """Penalties off the wire. Raises `InvalidRequestError`."""
     repetition = message.repetition if message.HasField("repetition") else NO_PENALTIES.repetition

@@ -8,7 +8,8 @@ import sys
 from dataclasses import asdict
 
 from family.cli import positive, run, seconds
-from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, Palette, address, shown, wants_colour
+from relay.cli.colours import Palette, shown, wants_colour
+from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, address
 
 EXIT_BROKEN_CHAIN = 1
 """Of `relay describe`, where a node does not reach its upstream."""

@@ -10,16 +10,20 @@ from relay.channel import CLIENT_OPTIONS
 from relay.client import types
 from relay.client.request import generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
-from relay.errors import ClosedError, from_rpc
+from relay.errors import REQUEST_KEY, ClosedError, from_rpc, new_request_id
+from relay.options import policy_message
+from relay.policy import Policy
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
 DESCRIBE_TIMEOUT_S = 5.0
+STEER_TIMEOUT_S = 5.0
 
 
 class Generation:
     """A text under way: iterate for its tokens; `finish` is set when it is complete.
 
+    With `samples`, the texts come one after the other: `token.sample` counts them, and `finishes` has the end of each.
     A text that is dropped or closed (`aclose`) before its end is cancelled on every node.
     """
 
@@ -27,10 +31,21 @@ class Generation:
         self, stub: "rpc.RelayAsyncStub", address: str, request: pb.GenerateRequest, timeout: float | None
     ) -> None:
         self.session = request.session
-        """Names the text in every node's log."""
-        self.finish: Finish | None = None
+        """Names the text on every node."""
+        self.request_id = new_request_id()
+        """Names the request in every node's log."""
+        self.seed = request.sampling.seed
+        """Of its sampling, drawn or given: the same one gives the same text."""
+        self.finishes: list[Finish] = []
+        """The end of every complete sample."""
+        self._stub = stub
         self._address = address
-        self._call = stub.Generate(request, timeout=timeout)
+        self._call = stub.Generate(request, timeout=timeout, metadata=((REQUEST_KEY, self.request_id),))
+
+    @property
+    def finish(self) -> Finish | None:
+        """The newest complete sample's end."""
+        return self.finishes[-1] if self.finishes else None
 
     def __aiter__(self) -> "Generation":
         return self
@@ -39,7 +54,7 @@ class Generation:
         try:
             event = await self._call.read()
         except aio.AioRpcError as error:
-            raise from_rpc(error, self._address) from None
+            raise from_rpc(error, self._address, self.request_id) from None
         except asyncio.CancelledError:
             reader = asyncio.current_task()
             if reader is not None and reader.cancelling():
@@ -49,8 +64,17 @@ class Generation:
             raise StopAsyncIteration
         if event.HasField("token"):
             return types.token(event.token)
-        self.finish = types.finish(event.finish)
+        self.finishes.append(types.finish(event.finish))
         return await anext(self)
+
+    async def steer(self, policy: Policy) -> None:
+        """Change the policy, from the next token on. Raises `UnknownSessionError` if the text is complete."""
+        request = pb.SteerRequest(session=self.session, policy=policy_message(policy))
+        try:
+            metadata = ((REQUEST_KEY, self.request_id),)
+            await self._stub.Steer(request, timeout=STEER_TIMEOUT_S, metadata=metadata)
+        except aio.AioRpcError as error:
+            raise from_rpc(error, self._address, self.request_id) from None
 
     def cancel(self) -> None:
         """Cancel what is still under way. For the event loop's thread only."""
@@ -92,10 +116,12 @@ class AsyncRelayClient:
     async def describe(self, timeout: float = DESCRIBE_TIMEOUT_S) -> tuple[Node, ...]:
         """The entry node and those upstream of it, in relay order."""
         self._check_open()
+        request_id = new_request_id()
         try:
-            reply = await self._stub.Describe(pb.DescribeRequest(), timeout=timeout)
+            metadata = ((REQUEST_KEY, request_id),)
+            reply = await self._stub.Describe(pb.DescribeRequest(), timeout=timeout, metadata=metadata)
         except aio.AioRpcError as error:
-            raise from_rpc(error, self.address) from None
+            raise from_rpc(error, self.address, request_id) from None
         return tuple(types.node(message) for message in reply.nodes)
 
     def _check_open(self) -> None:

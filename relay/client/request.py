@@ -1,32 +1,76 @@
 """From what a caller gives to a `GenerateRequest`. What cannot be sent is refused here, before anything is."""
 
+import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from relay import options as wire_options
 from relay.client.types import GenerateOptions, Prompt
-from relay.errors import InvalidRequestError, UnknownExitError
-from relay.policy import FixedExit, Policy
+from relay.errors import InvalidRequestError
+from relay.options import MOST_LOGPROBS
+from relay.sampling import GREEDY, NO_PENALTIES, UINT32, Penalties, Sampling
 from relay.v1 import relay_pb2 as pb
-
-_UINT32 = (1 << 32) - 1
-_UINT64 = (1 << 64) - 1
 
 
 def generate_request(prompt: Prompt, options: GenerateOptions) -> pb.GenerateRequest:
-    """The message of one `generate`. Raises `InvalidRequestError` or `UnknownExitError`."""
-    max_tokens = options.get("max_tokens", 0)
-    if not 0 <= max_tokens <= _UINT32:
-        raise InvalidRequestError(f"max_tokens cannot be {max_tokens}; give 0 (no limit but the context) or more")
+    """The message of one `generate`. A seed that sampling needs and the caller left out is drawn here.
+
+    Raises `InvalidRequestError` or one of its kinds.
+    """
     request = pb.GenerateRequest(
         session=_utf8(options.get("session") or uuid.uuid4().hex),
-        max_tokens=max_tokens,
+        max_tokens=_count("max_tokens", options.get("max_tokens", 0), "0 (no limit but the context) or more"),
         logits=options.get("logits", False),
         ignore_stop=options.get("ignore_stop", False),
+        samples=_count("samples", options.get("samples", 1), "1 or more", least=1),
+        stop=[_utf8(text) for text in _list(options.get("stop", ()))],
+        stop_ids=[_token_id(item) for item in options.get("stop_ids", ())],
+        keep=options.get("keep", False),
     )
     _set_prompt(request, prompt)
+    sampling = _sampling(options)
+    if sampling != GREEDY:
+        request.sampling.CopyFrom(wire_options.sampling_message(sampling))
+    penalties = _penalties(options)
+    if penalties != NO_PENALTIES:
+        request.penalties.CopyFrom(wire_options.penalties_message(penalties))
+    if (wanted := options.get("logprobs")) is not None:
+        request.logprobs = _count("logprobs", wanted, f"0 to {MOST_LOGPROBS}", most=MOST_LOGPROBS)
     if (policy := options.get("policy")) is not None:
-        _set_policy(request.policy, policy)
+        request.policy.CopyFrom(wire_options.policy_message(policy))
     return request
+
+
+def _sampling(options: GenerateOptions) -> Sampling:
+    temperature = options.get("temperature", GREEDY.temperature)
+    seed = options.get("seed")
+    if seed is None:
+        seed = secrets.randbits(64) if temperature != 0 else GREEDY.seed
+    return Sampling(
+        temperature=temperature,
+        top_k=options.get("top_k", GREEDY.top_k),
+        top_p=options.get("top_p", GREEDY.top_p),
+        min_p=options.get("min_p", GREEDY.min_p),
+        seed=seed,
+    )
+
+
+def _penalties(options: GenerateOptions) -> Penalties:
+    return Penalties(
+        repetition=options.get("repetition_penalty", NO_PENALTIES.repetition),
+        presence=options.get("presence_penalty", NO_PENALTIES.presence),
+        frequency=options.get("frequency_penalty", NO_PENALTIES.frequency),
+    )
+
+
+def _count(name: str, value: int, expected: str, least: int = 0, most: int = UINT32) -> int:
+    if not least <= value <= most:
+        raise InvalidRequestError(f"{name} cannot be {value}; give {expected}")
+    return value
+
+
+def _list(given: str | Iterable[str]) -> Iterable[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _set_prompt(request: pb.GenerateRequest, prompt: Prompt) -> None:
@@ -49,20 +93,9 @@ def _set_prompt(request: pb.GenerateRequest, prompt: Prompt) -> None:
 def _token_id(item: int) -> int:
     if item < 0:
         raise InvalidRequestError(f"token id {item} is negative; ids count from 0")
-    if item > _UINT32:
+    if item > UINT32:
         raise InvalidRequestError(f"token id {item} is outside every vocabulary; ids are 32-bit numbers")
     return item
-
-
-def _set_policy(message: pb.Policy, policy: Policy) -> None:
-    if isinstance(policy, FixedExit):
-        if not 1 <= policy.exit <= _UINT32:
-            raise UnknownExitError(f"exit {policy.exit} is unknown; exits count from 1")
-        message.exit = policy.exit
-    else:
-        if not 0 <= policy.seed <= _UINT64:
-            raise InvalidRequestError(f"the seed of a schedule is a 64-bit number from 0 on, got {policy.seed}")
-        message.schedule.seed = policy.seed
 
 
 def _utf8(text: str) -> str:

@@ -11,6 +11,7 @@ from relay.client.aio import DESCRIBE_TIMEOUT_S, AsyncRelayClient
 from relay.client.aio import Generation as AsyncGeneration
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
 from relay.errors import ClosedError
+from relay.policy import Policy
 
 T = TypeVar("T")
 
@@ -65,8 +66,20 @@ class Generation:
         return self._stream.session
 
     @property
+    def request_id(self) -> str:
+        return self._stream.request_id
+
+    @property
+    def seed(self) -> int:
+        return self._stream.seed
+
+    @property
     def finish(self) -> Finish | None:
         return self._stream.finish
+
+    @property
+    def finishes(self) -> list[Finish]:
+        return self._stream.finishes
 
     def __iter__(self) -> "Generation":
         return self
@@ -80,6 +93,10 @@ class Generation:
         if token is None:
             raise StopIteration
         return token
+
+    def steer(self, policy: Policy) -> None:
+        """Change the policy, from the next token on. Any thread may. Raises `UnknownSessionError` if it is complete."""
+        self._loop.wait(self._stream.steer(policy))
 
     def close(self) -> None:
         """Cancel what is still under way. Never waits, so that any thread may drop a text."""

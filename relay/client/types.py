@@ -7,6 +7,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from relay import options
+from relay.messages import Logprobs
 from relay.policy import Policy
 from relay.v1 import relay_pb2 as pb
 
@@ -20,7 +22,34 @@ class GenerateOptions(TypedDict, total=False):
     max_tokens: int
     """At most this many tokens; 0, the default, means up to the end of the context."""
     policy: Policy
-    """Which exit decides each token; by default the deepest."""
+    """Which exit decides each token; by default the deepest. `steer` changes it in mid-text."""
+    temperature: float
+    """Divides the logits before a token is drawn; 0, the default, is greedy: the most probable token."""
+    top_k: int
+    """Draw from the k most probable tokens only; 0, the default: from all."""
+    top_p: float
+    """Draw from the most probable tokens that together have this probability; 1, the default: from all."""
+    min_p: float
+    """Draw from tokens at least this probable, relative to the most probable; 0, the default: from all."""
+    seed: int
+    """64 bits. The same seed, prompt and exits give the same text on any nodes; drawn if it is not given."""
+    samples: int
+    """So many texts of the one prompt, one after the other (`Token.sample` counts them); 1 by default."""
+    stop: str | Sequence[str]
+    """The text ends before the first of these."""
+    stop_ids: Sequence[int]
+    """Ids that end the text, beside the model's own."""
+    logprobs: int
+    """Return log-probabilities: the token's, and those of this many most probable tokens (0 to 64)."""
+    repetition_penalty: float
+    """Over 1: every token of prompt and text becomes less probable (arXiv 1909.05858). This and the next two need the
+    token ids, so only exits of the entry node may decide."""
+    presence_penalty: float
+    """Taken off the logit of every token that the text has."""
+    frequency_penalty: float
+    """Taken off the logit of a token as often as the text has it."""
+    keep: bool
+    """Keep the session when the text is complete: a request of the same `session` computes only what is new."""
     timeout: float
     """Seconds for the whole text, over every hop; none by default."""
     logits: bool
@@ -50,6 +79,12 @@ class Token:
     """Since the entry node received the request."""
     engine_ms: float
     """Engine time that all nodes spent on this token."""
+    link_ms: float
+    """What the hops took for it: their round trips less engine time."""
+    sample: int
+    """Which of the request's samples it belongs to, from 0."""
+    logprobs: Logprobs | None
+    """Before temperature and filters, at the exit that decided; if asked for."""
     logits: NDArray[np.float32] | None
     """Shape (vocab_size,), if asked for."""
 
@@ -59,9 +94,14 @@ class Finish:
     """Why and with what a text ended."""
 
     reason: str
-    """`stop`: a stop id was decided; `length`: max_tokens; `context`: the context is full."""
+    """`stop`: a stop id or a stop string; `length`: max_tokens; `context`: the context is full."""
     prompt_tokens: int
     tokens: int
+    stop: str
+    """The stop string that ended it, empty if none did."""
+    cached_tokens: int
+    """Tokens of the prompt that were not computed again."""
+    sample: int
 
 
 @dataclass(frozen=True)
@@ -84,6 +124,9 @@ class Node:
     """Sent upstream since the node's start, as the next two."""
     rows_sent: int
     bytes_sent: int
+    hop_ms_p50: float
+    """Of the newest messages: the round trip to the upstream less engine time and further hops. The next: 99 of 100."""
+    hop_ms_p99: float
     upstream: str
     upstream_error: str
 
@@ -99,6 +142,9 @@ def token(message: pb.Token) -> Token:
         confidence=message.confidence,
         elapsed_ms=message.timings.elapsed_ms,
         engine_ms=message.timings.engine_ms,
+        link_ms=message.timings.link_ms,
+        sample=message.sample,
+        logprobs=options.logprobs(message.logprobs) if message.HasField("logprobs") else None,
         logits=np.frombuffer(message.logits, "<f4") if message.logits else None,
     )
 
@@ -106,7 +152,14 @@ def token(message: pb.Token) -> Token:
 def finish(message: pb.Finish) -> Finish:
     """The end of a text off the wire."""
     reason = pb.Finish.Reason.Name(message.reason).removeprefix("REASON_").lower()
-    return Finish(reason, message.prompt_tokens, message.tokens)
+    return Finish(
+        reason=reason,
+        prompt_tokens=message.prompt_tokens,
+        tokens=message.tokens,
+        stop=message.stop,
+        cached_tokens=message.cached_tokens,
+        sample=message.sample,
+    )
 
 
 def node(message: pb.Node) -> Node:
@@ -127,6 +180,8 @@ def node(message: pb.Node) -> Node:
         messages_sent=message.sent.messages,
         rows_sent=message.sent.rows,
         bytes_sent=message.sent.bytes,
+        hop_ms_p50=message.sent.hop_ms_p50,
+        hop_ms_p99=message.sent.hop_ms_p99,
         upstream=message.upstream,
         upstream_error=message.upstream_error,
     )

@@ -50,7 +50,7 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
     penalties = options.penalties(request.penalties)
     if penalties != NO_PENALTIES and deepest_exit(policy, node.deepest_exit) > node.last_segment:
         raise IdsUnknownError(
-            f"penalties need the token ids, which this node alone knows, and it serves exits up to {node.last_segment}; "
+            f"penalties need the token ids, which only this node has, and it serves exits up to {node.last_segment}; "
             f"leave the penalties out, or choose a policy that asks no exit beyond {node.last_segment}"
         )
     room = spec.context - len(ids)

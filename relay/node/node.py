@@ -77,8 +77,16 @@ class Node:
             address = self.config.upstream or ""
 
             async def connect() -> Transport:
-                remaining_s = self._remaining_s(name)
-                return GrpcTransport(stub, address, name, self.peer, self.manifest.spec, self.traffic, remaining_s)
+                return GrpcTransport(
+                    stub,
+                    address,
+                    name,
+                    self.peer,
+                    self.manifest.spec,
+                    self.traffic,
+                    timeout_s=self._remaining_s(name),
+                    request_id=self.sessions.request_id(name),
+                )
 
             upstream = Hop(connect, self.engine.d_model * F32_BYTES)
         return Session(self.engine, self._genesis, self.config.tier, upstream)
@@ -122,7 +130,13 @@ class Node:
             chunk_invariant=self.chunk_invariant,
             sessions=len(self.sessions),
             rss_bytes=resident_bytes(),
-            sent=pb.Traffic(messages=self.traffic.messages, rows=self.traffic.rows, bytes=self.traffic.bytes),
+            sent=pb.Traffic(
+                messages=self.traffic.messages,
+                rows=self.traffic.rows,
+                bytes=self.traffic.bytes,
+                hop_ms_p50=self.traffic.hop_ms_at(0.5),
+                hop_ms_p99=self.traffic.hop_ms_at(0.99),
+            ),
             upstream=self.config.upstream or "",
         )
         if self._channel is None:

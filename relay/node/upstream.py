@@ -1,15 +1,18 @@
 """gRPC streams to the next node, and what was sent over them."""
 
 import asyncio
+import time
+from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
+import numpy as np
 from grpc import aio
 
 from family.spec import FamilySpec
 from relay import wire
-from relay.errors import CODE_KEY, NotReadyError, RelayError, from_rpc
+from relay.errors import CODE_KEY, REQUEST_KEY, NotReadyError, RelayError, from_rpc
 from relay.fence import Stale
 from relay.hop import Envelope
 from relay.messages import Answer, Behind
@@ -20,6 +23,10 @@ GOODBYE_S = 2.0
 """How long closing a session waits for the upstream to free it."""
 
 
+MOST_HOP_TIMES = 1024
+"""Messages whose times are remembered."""
+
+
 @dataclass
 class Traffic:
     """Sent upstream since the node's start; written by every `GrpcTransport` of the node."""
@@ -28,6 +35,12 @@ class Traffic:
     rows: int = 0
     bytes: int = 0
     """Size of the messages as protocol buffers."""
+    hop_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_HOP_TIMES))
+    """Of the newest messages: the round trip less what the upstream's engine and further hops took of it."""
+
+    def hop_ms_at(self, quantile: float) -> float:
+        """The quantile of `hop_ms`; 0 before the first message."""
+        return float(np.quantile(np.array(self.hop_ms), quantile)) if self.hop_ms else 0.0
 
 
 class GrpcTransport:
@@ -42,8 +55,10 @@ class GrpcTransport:
         spec: FamilySpec,
         traffic: Traffic,
         timeout_s: float | None,
+        request_id: str,
     ) -> None:
-        self._call = stub.Advance(timeout=timeout_s)
+        self._call = stub.Advance(timeout=timeout_s, metadata=((REQUEST_KEY, request_id),))
+        self._request_id = request_id
         self._address = address
         self._session = session
         self._peer: pb.Peer | None = peer
@@ -68,20 +83,23 @@ class GrpcTransport:
 
     async def _exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         message = wire.request(self._session, envelope, self._peer)
+        started = time.perf_counter()
         try:
             async with self._writing:
                 await self._call.write(message)
             reply = await self._call.read()
         except aio.AioRpcError as error:
-            raise _broken(error, self._address) from error
+            raise _broken(error, self._address, self._request_id) from error
         except asyncio.InvalidStateError as error:  # the call ended while nothing was being exchanged
             raise ConnectionError(f"the stream to {self._address} was closed") from error
         if not isinstance(reply, pb.AdvanceReply):
             raise ConnectionError(f"the node at {self._address} closed the stream")
         self._peer = None
+        took_ms = (time.perf_counter() - started) * 1e3
         self._traffic.messages += 1
         self._traffic.rows += message.rows.count
         self._traffic.bytes += message.ByteSize()
+        self._traffic.hop_ms.append(took_ms - reply.answer.engine_ms - reply.answer.link_ms)
         try:
             return wire.result(reply, envelope, self._spec, self._address)
         except ConnectionError:
@@ -109,10 +127,10 @@ class GrpcTransport:
                 pass
 
 
-def _broken(error: aio.AioRpcError, address: str) -> Exception:
+def _broken(error: aio.AioRpcError, address: str, request_id: str) -> Exception:
     """A break that a new stream may mend, or the upstream's refusal."""
     ours = CODE_KEY in dict(error.trailing_metadata() or ())
-    translated = from_rpc(error, address)
+    translated = from_rpc(error, address, request_id)
     mendable = isinstance(translated, NotReadyError) or (error.code() is grpc.StatusCode.UNAVAILABLE and not ours)
     return ConnectionError(str(translated)) if mendable else translated
 
