@@ -12,7 +12,7 @@ from statistics import median
 from deploy.local import chain
 from family.cli import run
 from family.manifest import Manifest, load_manifest
-from relay.cli.common import Palette, shown, wants_colour
+from relay.cli.colours import Palette, shown, wants_colour
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Node, Prompt, Token
 from relay.policy import ExitSchedule, FixedExit, Policy

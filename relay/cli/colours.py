@@ -11,7 +11,7 @@ _FAINT = 2
 def wants_colour(stream: TextIO) -> bool:
     """Whether to colour what goes to `stream`: on a terminal that is not `dumb`.
 
-    A variable that is set and not empty overrules that: NO_COLOR (no-color.org), and next FORCE_COLOR (force-color.org).
+    A variable that is set and not empty overrules that: NO_COLOR (no-color.org), then FORCE_COLOR (force-color.org).
     """
     if os.environ.get("NO_COLOR"):
         return False
