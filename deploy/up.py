@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.local import chain
 from family.cli import run
 from family.manifest import load_manifest
-from relay.cli.common import DEFAULT_NODE, address
+from relay.settings.kinds import DEFAULT_ADDRESS, address
 
 
 async def up(bundle: Path, listen: str) -> None:
@@ -28,7 +28,9 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m deploy.up", description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="what export-family wrote")
-    parser.add_argument("--listen", type=address, default=DEFAULT_NODE, metavar="HOST:PORT", help="of the entry node")
+    parser.add_argument(
+        "--listen", type=address, default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="of the entry node"
+    )
     arguments = parser.parse_args()
     run(lambda: asyncio.run(up(arguments.bundle, arguments.listen)), name="make up", extra="dev")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from family.cli import positive, run
+from family.completion import add_completion
 from family.spec import SPEC_VERSION, Base, Exit, FamilySpec, load_spec
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=_rate, default=1e-3, help="peak learning rate (default %(default)s)")
     parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_completion(parser)
     return parser
 
 

@@ -1,32 +1,25 @@
-"""What `relay` and `relay-node` share: addresses, names and segments read strictly."""
+"""What `relay` and `relay-node` share."""
 
 import argparse
+import os
+import sys
+from typing import TypeVar
 
-from relay.names import MOST_NAME_CHARACTERS, NAME_RULE, is_name
+from relay.cli.colours import Palette, wants_colour
+from relay.settings.effective import as_toml, configuration, effective
+from relay.settings.table import Table
 
-DEFAULT_NODE = "localhost:7001"
+T = TypeVar("T")
 QUIET_GRPC = {"GRPC_VERBOSITY": "NONE"}
 """For the environment before gRPC loads: its core would add lines of its own to the commands' output."""
 
 
-def address(text: str) -> str:
-    """HOST:PORT, for argparse."""
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isdigit() and int(port) < 65536):
-        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
-    return text
+def configured(cls: type[T], table: Table, arguments: argparse.Namespace) -> T:
+    """The configuration that flags, variables and the TOML file give. Raises `SettingsError`."""
+    return configuration(cls, table, effective(table, arguments, os.environ))
 
 
-def name(text: str) -> str:
-    """The name of a tier, for argparse."""
-    if not is_name(text):
-        raise argparse.ArgumentTypeError(f"{NAME_RULE}, got {text[:MOST_NAME_CHARACTERS]!r}")
-    return text
-
-
-def segments(text: str) -> tuple[int, ...]:
-    """`2` or `1-3`, for argparse."""
-    first, dash, last = text.partition("-")
-    if not first.isdigit() or (dash and not last.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected A or A-B, for example 1-2, got {text!r}")
-    return tuple(range(int(first), int(last if dash else first) + 1))
+def print_config(table: Table, arguments: argparse.Namespace) -> None:
+    """Show the effective settings as TOML, whole or not. Raises `SettingsError` if one of them is wrong."""
+    settings = effective(table, arguments, os.environ)
+    sys.stdout.write(as_toml(table, settings, Palette(wants_colour(sys.stdout)).faint))

@@ -7,9 +7,13 @@ import os
 import sys
 from dataclasses import asdict
 
-from family.cli import positive, run, seconds
+from family.cli import positive, run
+from family.completion import add_completion
 from relay.cli.colours import Palette, shown, wants_colour
-from relay.cli.common import DEFAULT_NODE, QUIET_GRPC, address
+from relay.cli.common import QUIET_GRPC, configured, print_config
+from relay.cli.config import CLIENT_SETTINGS, ClientConfig
+from relay.cli.health import health
+from relay.settings.table import add_flags
 
 EXIT_BROKEN_CHAIN = 1
 """Of `relay describe`, where a node does not reach its upstream."""
@@ -26,6 +30,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="relay", description="Ask a relay of nodes for text.")
+    add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     generate = commands.add_parser("generate", help="continue a prompt, token by token")
@@ -35,21 +40,22 @@ def _parser() -> argparse.ArgumentParser:
     which = generate.add_mutually_exclusive_group()
     which.add_argument("--exit", type=positive, metavar="G", help="decide every token at exit G; default: the deepest")
     which.add_argument("--schedule", type=int, metavar="SEED", help="draw an exit for every token from SEED")
-    generate.add_argument("--timeout", type=seconds, metavar="S", help="seconds for the whole text, over every hop")
     generate.set_defaults(command=_generate)
 
     describe = commands.add_parser("describe", help="the nodes of the chain: segments, precision, memory, traffic")
     describe.set_defaults(command=_describe)
 
     for command in (generate, describe):
-        command.add_argument(
-            "--node",
-            type=address,
-            default=DEFAULT_NODE,
-            metavar="HOST:PORT",
-            help=f"entry node; default: {DEFAULT_NODE}",
-        )
         command.add_argument("--json", action="store_true", help="one JSON object per line")
+
+    healthy = commands.add_parser("health", help="whether one node serves; exit status 1 if not")
+    healthy.set_defaults(command=_health)
+
+    config = commands.add_parser("config", help="print the settings as TOML, and where each came from")
+    config.set_defaults(command=lambda arguments: print_config(CLIENT_SETTINGS, arguments))
+
+    for command in (generate, describe, healthy, config):
+        add_flags(command, CLIENT_SETTINGS)
     return parser
 
 
@@ -58,16 +64,17 @@ def _generate(arguments: argparse.Namespace) -> None:
     from relay.client.types import GenerateOptions, Prompt
     from relay.policy import ExitSchedule, FixedExit
 
+    config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
     options = GenerateOptions(max_tokens=arguments.max_tokens)
     if arguments.exit is not None:
         options["policy"] = FixedExit(arguments.exit)
     if arguments.schedule is not None:
         options["policy"] = ExitSchedule(arguments.schedule)
-    if arguments.timeout is not None:
-        options["timeout"] = arguments.timeout
+    if config.timeout_s is not None:
+        options["timeout"] = config.timeout_s
     prompt: Prompt = [{"role": "user", "content": arguments.prompt}] if arguments.chat else arguments.prompt
     palette = Palette(wants_colour(sys.stdout))
-    with RelayClient(arguments.node) as client:
+    with RelayClient(config.node) as client:
         stream = client.generate(prompt, **options)
         for token in stream:
             if arguments.json:
@@ -85,10 +92,12 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _describe(arguments: argparse.Namespace) -> None:
+    from relay.client.aio import DESCRIBE_TIMEOUT_S
     from relay.client.sync import RelayClient
 
-    with RelayClient(arguments.node) as client:
-        nodes = client.describe()
+    config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
+    with RelayClient(config.node) as client:
+        nodes = client.describe(config.timeout_s or DESCRIBE_TIMEOUT_S)
     for node in nodes:
         if arguments.json:
             _write(json.dumps(asdict(node)) + "\n")
@@ -110,6 +119,11 @@ def _describe(arguments: argparse.Namespace) -> None:
         _write(shown(lines, sys.stdout))
     if any(node.upstream_error for node in nodes):
         sys.exit(EXIT_BROKEN_CHAIN)
+
+
+def _health(arguments: argparse.Namespace) -> None:
+    config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
+    health(config.node, config.timeout_s)
 
 
 def _write(text: str) -> None:

@@ -1,36 +1,46 @@
-"""What a node is told at its start."""
+"""What a node is told at its start: by flags, variables or a TOML file, see `relay.settings`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from family.manifest import Manifest, check_segments
 from family.strict import FieldError
-from relay.errors import ConfigurationError
+from relay.settings.kinds import ADDRESS, COUNT, DEFAULT_ADDRESS, FOLDER, NAME, SECONDS, SEGMENTS
+from relay.settings.table import setting, table_of
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One `relay-node` process."""
+    """One `relay-node` process. The fields are its settings; None: there is no value."""
 
-    tier: str
-    bundle: Path
-    listen: str
-    """HOST:PORT; port 0 takes a free one."""
-    upstream: str | None = None
-    """HOST:PORT of the node that serves the next segments."""
-    segments: tuple[int, ...] | None = None
-    """Consecutive segments; None: the manifest's for the tier."""
-    threads: int = 0
-    """Threads of a forward; 0: one for each core."""
-    max_sessions: int = 64
-    grace_s: float = 30.0
-    """How long the views of a session outlive a stream that broke."""
-    drain_s: float = 30.0
-    """How long running requests may go on after SIGTERM."""
+    tier: str = field(metadata=setting("tier", NAME, "the bundle's manifest says which segments the tier has"))
+    bundle: Path = field(metadata=setting("bundle", FOLDER, "what export-family wrote"))
+    listen: str = field(default=DEFAULT_ADDRESS, metadata=setting("listen", ADDRESS, "port 0: any free one"))
+    upstream: str | None = field(
+        default=None, metadata=setting("upstream", ADDRESS, "node that serves the next segments")
+    )
+    segments: tuple[int, ...] | None = field(
+        default=None, metadata=setting("segments", SEGMENTS, "serve these instead of the tier's own")
+    )
+    threads: int | None = field(
+        default=None, metadata=setting("threads", COUNT, "threads of a forward; by default one for each core")
+    )
+    max_sessions: int = field(default=64, metadata=setting("max-sessions", COUNT, "sessions held at a time"))
+    grace_s: float = field(
+        default=30.0, metadata=setting("grace", SECONDS, "seconds that a session outlives a stream that broke")
+    )
+    drain_s: float = field(
+        default=30.0, metadata=setting("drain", SECONDS, "seconds that running requests may go on after SIGTERM")
+    )
+
+
+NODE_SETTINGS = table_of(NodeConfig, command="relay-node", section="node")
 
 
 def segments_of(config: NodeConfig, manifest: Manifest) -> tuple[int, ...]:
     """The segments that the node serves. Raises `ConfigurationError` for an unknown tier or bad segments."""
+    from relay.errors import ConfigurationError  # not above: it loads gRPC, and `relay-node --help` reads this module
+
     if config.segments is None:
         if config.tier not in manifest.tiers:
             tiers = ", ".join(f"{tier} (segments {given[0]}-{given[-1]})" for tier, given in manifest.tiers.items())

@@ -1,0 +1,74 @@
+"""How the value of a setting is read, whether it comes from a flag, a variable or a TOML file."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from family.cli import positive, seconds
+from relay.names import MOST_NAME_CHARACTERS, NAME_RULE, is_name
+
+DEFAULT_ADDRESS = "localhost:7001"
+"""Where a node listens, and where a client looks for it, unless told otherwise."""
+
+
+def address(text: str) -> str:
+    """HOST:PORT, for argparse."""
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) < 65536):
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return text
+
+
+def name(text: str) -> str:
+    """The name of a tier, for argparse."""
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"{NAME_RULE}, got {text[:MOST_NAME_CHARACTERS]!r}")
+    return text
+
+
+def segments(text: str) -> tuple[int, ...]:
+    """`2` or `1-3`, for argparse."""
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected A or A-B, for example 1-2, got {text!r}")
+    served = tuple(range(int(first), int(last if dash else first) + 1))
+    if not served:
+        raise argparse.ArgumentTypeError(f"expected A-B with A up to B, got {text!r}")
+    return served
+
+
+def _segments_text(served: tuple[int, ...]) -> str:
+    return f"{served[0]}-{served[-1]}"
+
+
+def _absolute_text(path: Path) -> str:
+    return str(path.absolute())
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value."""
+
+    metavar: str
+    read: Callable[[str], Any]
+    """From text; raises `argparse.ArgumentTypeError`."""
+    toml: tuple[type, ...]
+    """The types that it may have in a TOML file."""
+    toml_name: str
+    """These types in words."""
+    written: Callable[[Any], str | int | float] = _itself
+    """To what a TOML file holds; it reads back as the same value."""
+
+
+NAME = Kind("NAME", name, (str,), "a string")
+FOLDER = Kind("DIR", Path, (str,), "a string", _absolute_text)
+ADDRESS = Kind("HOST:PORT", address, (str,), "a string")
+SEGMENTS = Kind("A-B", segments, (str, int), "a string or a whole number", _segments_text)
+COUNT = Kind("N", positive, (int,), "a whole number")
+SECONDS = Kind("S", seconds, (int, float), "a number")
