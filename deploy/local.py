@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -26,13 +27,27 @@ class NodeFailedError(FamilialError):
 async def node(bundle: Path, tier: str, upstream: str | None, *options: str) -> AsyncIterator[str]:
     """A `relay-node` process on a free port; gives its address, and stops it. Raises `NodeFailedError`."""
     command = [sys.executable, "-m", "relay.cli.node", "--tier", tier, "--bundle", str(bundle), "--json"]
-    command += ["--listen", "localhost:0", *(["--upstream", upstream] if upstream else []), *options]
+    command += [
+        "--config",
+        os.devnull,
+        "--listen",
+        "localhost:0",
+        *(["--upstream", upstream] if upstream else []),
+        *options,
+    ]
     with tempfile.TemporaryFile() as log:  # not a pipe: nobody reads it while the node runs
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=_without_settings()
+        )
         try:
             yield await _address(process, tier, log)
         finally:
             await _stop(process)
+
+
+def _without_settings() -> dict[str, str]:
+    """This process's environment, without the user's settings of another node."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
 
 
 async def _address(process: asyncio.subprocess.Process, tier: str, log: IO[bytes]) -> str:

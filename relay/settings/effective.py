@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from relay.settings.errors import SettingsError
 from relay.settings.table import Setting, Table, flags_of
 
 T = TypeVar("T")
+_SLIP = 0.9
+"""How alike a slip and what was meant are, in difflib's measure: one letter more, less, or in the wrong place."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Effective:
 
 def effective(table: Table, arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Effective, ...]:
     """Every setting of the table, in its order. A variable that is empty counts as not set. Raises `SettingsError`."""
+    _refuse_misspelt(table, environ)
     flags = flags_of(arguments, table)
     path = file.find(arguments.config, environ)
     config = file.load(path, table) if path else file.ConfigFile(Path(), {})
@@ -78,6 +82,15 @@ def _line(each: Effective) -> tuple[str, str]:
 def _toml(value: str | float) -> str:
     """A value as TOML; JSON's strings are TOML's but for DEL, which JSON does not escape."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _refuse_misspelt(table: Table, environ: Mapping[str, str]) -> None:
+    """Raise `SettingsError` for a variable that is a slip away from a setting's. Others may be anybody's."""
+    known = [file.CONFIG_VARIABLE, *(entry.variable for entry in table.settings)]
+    for variable in environ:
+        if variable.startswith("RELAY_") and variable not in known:
+            for near in difflib.get_close_matches(variable, known, n=1, cutoff=_SLIP):
+                raise SettingsError(f"{variable}: unknown; the nearest is {near}")
 
 
 def _from_variable(entry: Setting, environ: Mapping[str, str]) -> Any:

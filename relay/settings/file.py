@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from relay.settings.errors import SettingsError
-from relay.settings.table import CONFIG_VARIABLE, Setting, Table
+from relay.settings.table import Setting, Table
 
+CONFIG_VARIABLE = "RELAY_CONFIG"
+"""Names the file, as `--config` does."""
 FILE_NAME = "relay.toml"
 SECTIONS = ("node", "client")
 
@@ -50,14 +52,14 @@ def load(path: Path, table: Table) -> ConfigFile:
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     known = {entry.name: entry for entry in table.settings}
-    for key in document:
-        if key in known:
+    for key, value in document.items():
+        if key in SECTIONS and not isinstance(value, dict):
+            raise SettingsError(f"{path}: {key}: expected a table, [{key}]")
+        if key in known and key not in SECTIONS:
             raise SettingsError(f"{path}: {key}: stands outside of a table; put it under [{table.section}]")
         if key not in SECTIONS:
             raise SettingsError(f"{path}: {key}: unknown; {_nearest(key, SECTIONS)}")
     section = document.get(table.section, {})
-    if not isinstance(section, dict):
-        raise SettingsError(f"{path}: {table.section}: expected a table, [{table.section}]")
     for key in section:
         if key not in known:
             raise SettingsError(f"{path}: {table.section}.{key}: unknown; {_nearest(key, known)}")

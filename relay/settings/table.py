@@ -13,8 +13,6 @@ from typing import Any
 
 from relay.settings.kinds import Kind
 
-CONFIG_VARIABLE = "RELAY_CONFIG"
-"""Names the TOML file, as `--config` does."""
 _KEY = "setting"
 
 
@@ -84,7 +82,7 @@ def add_flags(parser: argparse.ArgumentParser, table: Table) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help=f"TOML file, also {CONFIG_VARIABLE}; default: the first that is there of ./relay.toml, "
+        help="TOML file, also RELAY_CONFIG; default: the first that is there of ./relay.toml, "
         "~/.config/familial/relay.toml, /etc/familial/relay.toml",
     )
 
