@@ -1,7 +1,7 @@
 """An engine that is a hash: a row is the digest of everything its view consumed, so any wrong prefix changes it.
 
 It stands in at the engine's seam only, for property tests of logs, views and hops over thousands of histories. What it
-computes has a one-line reference on the token ids: `expected_token`.
+computes has a one-line reference on the token ids: `expected_logits`.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from relay.log import Rows
 from relay.messages import Logits
@@ -33,18 +34,21 @@ def expected_rows(ids: Sequence[int], segment: int) -> list[Rows]:
     return [np.frombuffer(row, np.float32) for row in inputs]
 
 
-def expected_token(ids: Sequence[int], exit_: int) -> int:
-    """What exit g decides after the prefix `ids`."""
-    rows = [row.tobytes() for row in expected_rows(ids, exit_)]
-    return _token(exit_, rows)
+def expected_logits(ids: Sequence[int], exit_: int) -> NDArray[np.float32]:
+    """What exit g says after the prefix `ids`, (vocab,)."""
+    return _logits(exit_, [row.tobytes() for row in expected_rows(ids, exit_)])
 
 
 def _outputs(index: int, inputs: list[bytes]) -> list[Rows]:
     return [digest_row(bytes([index]) + b"".join(inputs[: i + 1])) for i in range(len(inputs))]
 
 
-def _token(exit_: int, rows: list[bytes]) -> int:
-    return int.from_bytes(blake2b(bytes([200 + exit_]) + b"".join(rows), digest_size=4).digest(), "little") % VOCAB
+def _logits(exit_: int, rows: list[bytes]) -> NDArray[np.float32]:
+    """Some tokens of many are likely, and how sure the exit is differs from prefix to prefix."""
+    digest = blake2b(bytes([200 + exit_]) + b"".join(rows), digest_size=VOCAB).digest()
+    logits = np.frombuffer(digest, np.uint8).astype(np.float32) / 64
+    logits[digest[0] % VOCAB] += digest[1] / 32
+    return logits
 
 
 class FakeSegmentView:
@@ -64,10 +68,10 @@ class FakeExitView:
     def run(self, rows: Rows, past: int, wanted: int) -> Logits:
         assert not self.has_cache or past <= len(self.rows), "a gap in the branch's cache"
         self.rows = (self.rows + [b""] * past)[:past] + [row.tobytes() for row in rows]
-        logits = np.zeros((wanted, VOCAB), np.float32)
+        logits = np.empty((wanted, VOCAB), np.float32)
         for i in range(wanted):
             rows_read = self.rows[: len(self.rows) - wanted + i + 1]
-            logits[i, _token(self.index, rows_read if self.has_cache else rows_read[-1:])] = 1
+            logits[i] = _logits(self.index, rows_read if self.has_cache else rows_read[-1:])
         return logits
 
 

@@ -57,9 +57,11 @@ def test_a_status_that_is_not_ours_still_becomes_one_of_ours() -> None:
 def test_the_public_names_are_these() -> None:
     assert relay.__all__ == [
         "AsyncRelayClient",
+        "ConfidenceExit",
         "ExitSchedule",
         "Finish",
         "FixedExit",
+        "Logprobs",
         "Node",
         "RelayClient",
         "RelayError",

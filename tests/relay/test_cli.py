@@ -84,11 +84,11 @@ def test_generate_json_is_one_object_for_every_token_and_one_for_the_end(nodes: 
     assert (done.returncode, done.stderr) == (0, "")
     *tokens, finish = [json.loads(line) for line in done.stdout.splitlines()]
     assert set(tokens[0]) == {
-        "id", "text", "position", "exit", "tier", "confidence", "elapsed_ms", "engine_ms",
+        "id", "text", "position", "exit", "tier", "confidence", "elapsed_ms", "engine_ms", "link_ms", "sample",
     }  # fmt: skip
     assert "".join(token["text"] for token in tokens) == written(nodes, max_tokens=6, policy=ExitSchedule(7))
     assert all(token["tier"] == ("device", "edge", "cloud")[token["exit"] - 1] for token in tokens)
-    assert set(finish) == {"reason", "prompt_tokens", "tokens"}
+    assert set(finish) == {"reason", "prompt_tokens", "tokens", "stop", "cached_tokens", "sample"}
     assert finish["tokens"] == len(tokens)
 
 

@@ -13,9 +13,12 @@ from relay import hop
 from relay.errors import UnreachableError
 from relay.fence import Fence, Stale, next_epoch
 from relay.messages import Answer, Behind, Question
-from tests.relay.fakes import VOCAB, FakeEngine, expected_token
-from tests.relay.world import SEGMENTS, World, ask, cut_short, shared_base
+from relay.policy import Rule
+from relay.sampling import Sampling, sample
+from tests.relay.fakes import VOCAB, FakeEngine, expected_logits
+from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, cut_short, decided, shared_base
 
+Step = tuple[int, int, int, int, Sampling, Rule | None]
 ENGINES = {index: FakeEngine((index,)) for index in range(1, SEGMENTS + 1)}
 
 
@@ -30,6 +33,8 @@ steps = st.lists(
         st.integers(0, 5),  # new ids; with none, the same position may be asked again
         st.integers(0, 6),  # ids to take back first
         st.integers(0, 3),  # drafts, of which some are right
+        st.sampled_from(SAMPLINGS),
+        st.sampled_from(RULES),
     ),
     min_size=1,
     max_size=12,
@@ -38,21 +43,23 @@ steps = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.1, 0.4]))
-def test_every_answer_is_the_exits_own(steps: list[tuple[int, int, int, int]], seed: int, fault_rate: float) -> None:
+def test_every_answer_is_the_exits_own(steps: list[Step], seed: int, fault_rate: float) -> None:
     asyncio.run(run_history(steps, World(ENGINES, seed, fault_rate)))
 
 
-async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> None:
+async def run_history(steps: list[Step], world: World) -> None:
     ids: list[int] = []
-    for exit_, fresh, back, n_drafts in steps:
+    for exit_, fresh, back, n_drafts, sampling, rule in steps:
+        if world.random.random() < 0.1:
+            world.nodes[1].session.pause()
         del ids[max(0, len(ids) - back) :]
         ids += [world.random.randrange(VOCAB) for _ in range(fresh or not ids)]
         drafts: list[int] = []
         for _ in range(n_drafts):
-            right = expected_token(ids + drafts, exit_)
+            right = sample(expected_logits(ids + drafts, exit_), sampling, len(ids + drafts))
             drafts.append(right if world.random.random() < 0.7 else (right + 1) % VOCAB)
         sent = ids + drafts
-        question = Question(exit_, want=n_drafts + 1, drafts=tuple(drafts))
+        question = Question(exit_, n_drafts + 1, drafts=tuple(drafts), sampling=sampling, rule=rule)
         while world.random.random() < world.fault_rate:
             await cut_short(world, ask(world, sent, shared_base(world, sent, n_drafts + 1), question))
         try:
@@ -60,13 +67,9 @@ async def run_history(steps: list[tuple[int, int, int, int]], world: World) -> N
         except UnreachableError:
             continue  # every attempt at the upstream failed; the session goes on with the next request
         assert isinstance(answer, Answer)
-        expected = [expected_token(ids, exit_)]
-        for i, draft in enumerate(drafts):
-            if draft != expected[-1]:
-                break
-            expected.append(expected_token(ids + drafts[: i + 1], exit_))
+        expected_exit, expected = decided(expected_logits, ids, question)
         assert list(answer.tokens) == expected
-        assert (answer.exit, answer.tier, answer.cached) == (exit_, f"tier{exit_}", len(sent))
+        assert (answer.exit, answer.tier, answer.cached) == (expected_exit, f"tier{expected_exit}", len(sent))
         ids = sent[: len(ids) + len(expected) - 1]
     await asyncio.gather(*world.arrivals)
 

@@ -15,7 +15,9 @@ from relay import hop
 from relay.engine.engine import BundleEngine
 from relay.errors import UnreachableError
 from relay.messages import Answer, Logits, Question
-from tests.relay.world import SEGMENTS, World, ask, shared_base
+from relay.policy import Rule
+from relay.sampling import F32, Sampling, sample
+from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, decided, shared_base
 
 Engines = dict[int, BundleEngine]
 
@@ -46,31 +48,49 @@ def one_shot(engines: Engines, ids: list[int], exit_: int, want: int) -> Logits:
     return engines[exit_].open_exit(exit_).run(rows, 0, want)
 
 
-async def run_history(world: World, engines: Engines, steps: list[tuple[int, int, int, int]], vocab_size: int) -> None:
+Step = tuple[int, int, int, int, Sampling, Rule | None]
+
+
+async def run_history(world: World, engines: Engines, steps: list[Step], vocab_size: int) -> None:
     """Each step: take ids back, add some and drafts after them, ask an exit about these; compare every logit."""
     ids: list[int] = []
-    for exit_, fresh, back, n_drafts in steps:
+
+    def logits_at(prefix: list[int], exit_: int) -> F32:
+        return one_shot(engines, prefix, exit_, 1)[0]
+
+    for exit_, fresh, back, n_drafts, sampling, rule in steps:
         del ids[max(0, len(ids) - back) :]
         ids += [world.random.randrange(vocab_size) for _ in range(fresh or not ids)]
+        sent = list(ids)
         for _ in range(n_drafts):
-            right = int(one_shot(engines, ids, exit_, 1).argmax())
-            ids.append(right if world.random.random() < 0.7 else world.random.randrange(vocab_size))
+            right = sample(logits_at(sent, exit_), sampling, len(sent))
+            sent.append(right if world.random.random() < 0.7 else world.random.randrange(vocab_size))
         want = n_drafts + 1
-        question = Question(exit_, want, drafts=tuple(ids[len(ids) - n_drafts :]), logits=True)
+        question = Question(
+            exit_, want, drafts=tuple(sent[len(ids) :]), sampling=sampling, rule=rule, logprobs=2, logits=True
+        )
         try:
-            answer = await ask(world, ids, shared_base(world, ids, want), question)
+            answer = await ask(world, sent, shared_base(world, sent, want), question)
         except UnreachableError:
             continue
         assert isinstance(answer, Answer) and answer.logits is not None
-        expected = one_shot(engines, ids, exit_, want)[: len(answer.tokens)]
+        assert (answer.exit, list(answer.tokens)) == decided(logits_at, ids, question)
+        expected = one_shot(engines, sent, answer.exit, want)[: len(answer.tokens)]
         assert np.array_equal(answer.logits, expected)
-        assert list(answer.tokens) == expected.argmax(1).tolist()
-        ids = ids[: len(ids) - want + len(answer.tokens)]
+        assert len(answer.logprobs) == len(answer.tokens)
+        ids = sent[: len(sent) - want + len(answer.tokens)]
     await asyncio.gather(*world.arrivals)
 
 
 steps = st.lists(
-    st.tuples(st.integers(1, SEGMENTS), st.integers(0, 9), st.integers(0, 12), st.integers(0, 3)),
+    st.tuples(
+        st.integers(1, SEGMENTS),
+        st.integers(0, 9),
+        st.integers(0, 12),
+        st.integers(0, 3),
+        st.sampled_from(SAMPLINGS),
+        st.sampled_from(RULES),
+    ),
     min_size=1,
     max_size=10,
 )
@@ -79,7 +99,7 @@ steps = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.15, 0.4]))
 def test_logits_do_not_depend_on_the_way_rows_came(
-    engines: Engines, steps: list[tuple[int, int, int, int]], seed: int, fault_rate: float
+    engines: Engines, steps: list[Step], seed: int, fault_rate: float
 ) -> None:
     world = World(engines, seed, fault_rate)
     asyncio.run(run_history(world, engines, steps, vocab_size=256))
@@ -89,7 +109,14 @@ def test_the_real_family_at_four_bits_is_literal(smollm_int4: Path) -> None:
     engines = open_engines(smollm_int4, threads=2)
     draw = random.Random(11)
     steps = [
-        (draw.randint(1, 3), draw.choice([1, 1, 1, 2, 7, 40]), draw.choice([0, 0, 3, 9]), draw.choice([0, 0, 2]))
+        (
+            draw.randint(1, 3),
+            draw.choice([1, 1, 1, 2, 7, 40]),
+            draw.choice([0, 0, 3, 9]),
+            draw.choice([0, 0, 2]),
+            draw.choice(SAMPLINGS),
+            draw.choice(RULES),
+        )
         for _ in range(40)
     ]
     world = World(engines, seed=4, fault_rate=0.1, rows_per_message=16)

@@ -262,7 +262,7 @@ def test_a_closed_blocking_client_is_left_in_peace_by_its_unread_texts(nodes: Ch
 def test_a_defect_is_told_to_the_log_and_to_nobody_else(
     failing: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def scenario() -> tuple[str, tuple[grpc.StatusCode, str, str]]:
+    async def scenario() -> tuple[str, str, tuple[grpc.StatusCode, str, str]]:
         async with chain(tiny_bundle) as nodes:
             run = OrtSegmentView.run
 
@@ -274,14 +274,15 @@ def test_a_defect_is_told_to_the_log_and_to_nobody_else(
             monkeypatch.setattr(OrtSegmentView, "run", broken)
             with pytest.raises(InternalError) as raised:
                 await text(nodes.device, [5], session="unlucky")
+            request_id = raised.value.request_id
             on_the_wire = await raw_generate(nodes.device, 3)
             assert nodes.device.node.sessions.deadline("unlucky") is None and len(nodes.device.node.sessions) == 0
-            return str(raised.value), on_the_wire
+            return str(raised.value), request_id, on_the_wire
 
     with caplog.at_level(logging.ERROR, "relay.node"):
-        told, (status, code, details) = asyncio.run(scenario())
-    assert told == "the node failed on session unlucky; its log has the details under this id"
+        told, request_id, (status, code, details) = asyncio.run(scenario())
+    assert told == f"the node failed; its log has the details under request {request_id}"
     assert (status, code) == (grpc.StatusCode.INTERNAL, "internal")
     assert "secret" not in details
-    assert "session unlucky failed" in caplog.text
+    assert f"request {request_id}, session unlucky: failed" in caplog.text
     assert "RuntimeError: secret" in caplog.text

@@ -1,14 +1,19 @@
 """The pure pieces on their own: cutting, logs, chain values, policies, decisions, the wire."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import chain
-from relay.decide import decide
+from relay.decide import decide, is_sure
+from relay.errors import InvalidRequestError
 from relay.log import History, RowLog, pieces
-from relay.policy import ExitSchedule, FixedExit, target_exit
+from relay.messages import Question
+from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Rule, target_exit
+from relay.sampling import Sampling
 
 
 @given(start=st.integers(0, 50), count=st.integers(0, 200), most=st.integers(1, 40), last=st.integers(0, 20))
@@ -66,11 +71,61 @@ def test_a_schedule_is_a_function_of_seed_and_position_and_uses_every_exit() -> 
     assert target_exit(FixedExit(2), 5, 3) == 2
 
 
+def asked(want: int, drafts: tuple[int, ...] = (), **options: Any) -> Question:
+    return Question(1, want, drafts, **options)
+
+
 def test_drafts_are_accepted_up_to_the_first_that_differs_and_one_more_token_is_decided() -> None:
     logits = np.zeros((3, 8), np.float32)
     logits[0, 4] = logits[1, 5] = logits[2, 6] = 2
-    assert decide(logits[:1], ()).tokens == (4,)
-    assert decide(logits, (4, 5)).tokens == (4, 5, 6)
-    assert decide(logits, (4, 1)).tokens == (4, 5)
-    assert decide(logits, (1, 5)).tokens == (4,)
-    assert decide(logits[:1], ()).confidence[0] == pytest.approx(np.exp(2) / (np.exp(2) + 7))
+    assert decide(logits[:1], asked(1), 9).tokens == (4,)
+    assert decide(logits, asked(3, (4, 5)), 9).tokens == (4, 5, 6)
+    assert decide(logits, asked(3, (4, 1)), 9).tokens == (4, 5)
+    assert decide(logits, asked(3, (1, 5)), 9).tokens == (4,)
+    assert decide(logits[:1], asked(1), 9).confidence[0] == pytest.approx(np.exp(2) / (np.exp(2) + 7))
+
+
+def test_log_probabilities_are_the_logits_own_before_temperature_and_penalties() -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (1, 30)).astype(np.float32)
+    expected = logits[0] - np.log(np.exp(logits[0].astype(np.float64)).sum())
+    question = asked(1, logprobs=4, sampling=Sampling(2.0, seed=1), adjust=lambda row: row[::-1])
+    decision = decide(logits, question, 5)
+    (entry,) = decision.logprobs
+    assert entry.token == pytest.approx(expected[decision.tokens[0]], abs=1e-5)
+    best = np.argsort(-expected)[:4]
+    assert [token for token, _ in entry.top] == best.tolist()
+    assert [value for _, value in entry.top] == pytest.approx(expected[best].tolist(), abs=1e-5)
+    assert decide(logits, asked(1), 5).logprobs == ()
+    assert decide(logits, asked(1, logprobs=0), 5).logprobs[0].top == ()
+
+
+def test_an_exit_is_sure_by_its_probabilities_alone() -> None:
+    probabilities = np.array([0.7, 0.2, 0.1], np.float32)
+    entropy = -float((probabilities * np.log(probabilities)).sum())
+    edges = {"max_probability": (0.69, 0.71), "margin": (0.49, 0.51), "entropy": (entropy + 0.01, entropy - 0.01)}
+    for statistic, (sure, unsure) in edges.items():
+        assert is_sure(Rule(statistic, sure), probabilities)  # type: ignore[arg-type]
+        assert not is_sure(Rule(statistic, unsure), probabilities)  # type: ignore[arg-type]
+
+
+def test_an_exit_is_sure_only_if_it_is_at_every_token_that_it_decides() -> None:
+    logits = np.zeros((2, 8), np.float32)
+    logits[0, 4] = 9
+    rule = Rule("max_probability", 0.9)
+    assert decide(logits[:1], asked(1, rule=rule), 0).sure
+    assert not decide(logits, asked(2, (4,), rule=rule), 0).sure
+    assert decide(logits, asked(2, (5,), rule=rule), 0).sure, "a row behind a refused draft decides nothing"
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"threshold": 1.5}, "the threshold of max_probability cannot be 1.5; give a number in 0..1"),
+        ({"threshold": float("nan")}, "cannot be nan"),
+        ({"threshold": -1, "statistic": "entropy"}, "give 0 nats or more"),
+        ({"threshold": 0.5, "statistic": "mood"}, "statistic 'mood' is unknown; give one of max_probability, margin"),
+    ],
+)
+def test_a_confidence_that_makes_no_sense_is_refused(bad: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        ConfidenceExit(**bad)

@@ -2,17 +2,20 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from relay import chain
+from relay.decide import is_sure
 from relay.fence import Stale, next_epoch
 from relay.hop import ROWS_PER_MESSAGE_BYTES, Envelope, Hop
 from relay.messages import Advance, Answer, Behind, Question
 from relay.node.sessions import Held
+from relay.policy import Rule
+from relay.sampling import F32, GREEDY, Sampling, sample
 from relay.session import Session
 from relay.views import Engine
 
@@ -60,6 +63,7 @@ class FaultyTransport:
     async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         world = self.world
         world.exchanges += 1
+        assert envelope.message.question.adjust is None, "what only the entry node knows stays there"
         world.deliver_late()
         await asyncio.sleep(0)
         message = envelope.message
@@ -98,8 +102,15 @@ class FaultyTransport:
         message = Advance(base, anchor, values, rows.astype(np.float32), consume)
         await held.receive(Envelope(next_epoch(held.fence.epoch), 1, message))
 
+    def drop(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
+
+
+SAMPLINGS = (GREEDY, Sampling(1.0, seed=3), Sampling(0.7, top_k=9, top_p=0.9, seed=4, index=1))
+RULES: tuple[Rule | None, ...] = (None, Rule("max_probability", 0.3), Rule("margin", 0.1), Rule("entropy", 3.0))
 
 
 async def ask(world: World, ids: list[int], base: int, question: Question) -> Answer | Behind:
@@ -107,6 +118,25 @@ async def ask(world: World, ids: list[int], base: int, question: Question) -> An
     anchor = history[base - 1] if base else GENESIS
     message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:]), question)
     return await world.nodes[1].session.advance(message)
+
+
+def decided(logits_at: Callable[[list[int], int], F32], ids: list[int], question: Question) -> tuple[int, list[int]]:
+    """The reference: the exit that decides after `ids` and the tokens, from logits (vocab,) of any prefix and exit."""
+    first = question.exit if question.rule is None else 1
+    for exit_ in range(first, question.exit + 1):
+        tokens: list[int] = []
+        sure = True
+        for draft in (*question.drafts, None):
+            prefix = [*ids, *tokens]
+            logits = logits_at(prefix, exit_)
+            probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+            sure = sure and (question.rule is None or is_sure(question.rule, probabilities))
+            tokens.append(sample(logits, question.sampling, len(prefix)))
+            if tokens[-1] != draft:
+                break
+        if sure:
+            return exit_, tokens
+    return question.exit, tokens
 
 
 def shared_base(world: World, ids: list[int], want: int) -> int:
