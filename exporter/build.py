@@ -1,7 +1,6 @@
 """Standard decoder graphs from ONNX Runtime GenAI's model builder, read back as parts.
 
-Attention, its fused kernels and the quantization of the weights are the builder's; the project cuts its graphs and
-never writes attention itself.
+Attention and its fused kernels are the builder's; the project cuts its graphs and never writes attention itself.
 """
 
 import contextlib
@@ -18,27 +17,27 @@ import onnx
 
 from exporter.errors import VERSIONS, ExportError
 from exporter.graphs import Part, Tensor
-from exporter.precision import Precision
 
 MODEL_FILE = "model.onnx"
+PRECISION = "fp32"
+"""The builder's name of f32; quantization is ours (`exporter.quantize`)."""
 
 
-def build(folder: Path, precision: Precision, options: Sequence[str] = ()) -> Part:
-    """The builder's graph of the Hugging Face model in `folder`, with further options of the builder (`KEY=VALUE`)."""
+def build(folder: Path, options: Sequence[str] = ()) -> Part:
+    """The builder's f32 graph of the Hugging Face model in `folder`, with options of the builder (`KEY=VALUE`)."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="built-") as out:
-        run_builder(folder, precision, options, Path(out))
+        run_builder(folder, options, Path(out))
         return read_part(Path(out) / MODEL_FILE)
 
 
-def run_builder(folder: Path, precision: Precision, options: Sequence[str], out: Path) -> None:
+def run_builder(folder: Path, options: Sequence[str], out: Path) -> None:
     """Let the builder write `model.onnx` of the Hugging Face model in `folder` to `out`."""
-    given = [*precision.options, *options]
     source, target, cache = str(folder), str(out), str(out / "cache")
     with quiet() as said:
         builder = _builder()
         try:
-            extra = builder.parse_extra_options(source, source, target, precision.builder, "cpu", cache, given)
-            builder.create_model(source, source, target, precision.builder, "cpu", cache, **extra)
+            extra = builder.parse_extra_options(source, source, target, PRECISION, "cpu", cache, [*options])
+            builder.create_model(source, source, target, PRECISION, "cpu", cache, **extra)
         except Exception as error:
             last = said.getvalue().strip().splitlines()[-1:]
             reason = " ".join(" ".join([str(error), *last]).split())

@@ -13,7 +13,7 @@ from exporter.errors import ExportError
 from exporter.onnxfile import write_graphs
 from exporter.parity import check
 from exporter.pieces import make_pieces
-from exporter.precision import PRECISIONS
+from exporter.precision import of_segments
 from exporter.quality import measure_quality
 from family.files import sha256_file
 from family.manifest import MANIFEST_NAME, MANIFEST_VERSION, FileEntry, Manifest, default_tiers, save_manifest
@@ -46,35 +46,42 @@ def export(
         family: the family, on its base model.
         tokenizer: the base's Hugging Face tokenizer.
         out: the bundle's directory; it appears whole, or not at all.
-        precision: one of `exporter.precision.PRECISIONS`.
+        precision: one of `exporter.precision.PRECISIONS`, or one per tier as `device=int4,edge=int8,cloud=f32`.
         held: text to measure the written graphs on, for the manifest's `quality`.
         say: told what is being done, for a progress line.
 
     Raises:
-        ExportError: `out` holds something else, the model is not supported, or a graph is too far from PyTorch.
+        ExportError: `out` holds something else, the precision or the model is not supported, or a graph is too far from
+            PyTorch.
     """
     out = check_target(out)
+    precisions = of_segments(precision, default_tiers(family.spec.granularity))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        manifest = write_bundle(family, tokenizer, folder, precision, held, say)
+        manifest = write_bundle(family, tokenizer, folder, precisions, held, say)
         put_in_place(folder, out, Path(scratch) / "replaced")
     return manifest
 
 
 def write_bundle(
-    family: FamilyModel, tokenizer: Any, folder: Path, precision: str, held: Held | None, say: Callable[[str], None]
+    family: FamilyModel,
+    tokenizer: Any,
+    folder: Path,
+    precisions: Mapping[int, str],
+    held: Held | None,
+    say: Callable[[str], None],
 ) -> Manifest:
     """Write and check a bundle in the empty directory `folder`, with scratch files beside it."""
     scratch, spec = folder.parent, family.spec
     write_tokenizer(tokenizer, folder)
     special = special_tokens(tokenizer)
     check_template(folder, special)
-    pieces = make_pieces(family, tokenizer, PRECISIONS[precision], scratch, say)
+    pieces = make_pieces(family, tokenizer, precisions, scratch, say)
     say("writing the graphs")
     write_graphs(pieces, spec, folder)
-    graphs = describe(pieces, precision, folder)
+    graphs = describe(pieces, precisions, folder)
     say("comparing with PyTorch")
     parity = check(folder, graphs, family, tokenizer)
     quality = None

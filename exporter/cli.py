@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from exporter.precision import PRECISIONS
+from exporter.precision import PRECISIONS, of_segments
 from family.cli import existing_file, positive, run
+from family.completion import add_completion
 
 if TYPE_CHECKING:
     from family.manifest import Manifest
@@ -29,10 +30,17 @@ def parser() -> argparse.ArgumentParser:
     add("family", type=Path, metavar="FAMILY_DIR", help="the folder that train-family wrote")
     add("--out", type=Path, required=True, metavar="DIR", help="the bundle's directory")
     add("--base", metavar="REF", help="Hugging Face id, folder or .gguf file; default: the one it was trained on")
-    add("--precision", choices=sorted(PRECISIONS), default="int4", help="of the weights; default: %(default)s")
+    add(
+        "--precision",
+        metavar="P",
+        default="int4",
+        help=f"of the weights: {', '.join(PRECISIONS)}, or one per tier as in device=int4,edge=int8,cloud=f32; "
+        "default: %(default)s",
+    )
     add("--eval", type=existing_file, metavar="TEXT", help="measure every exit on this text")
     add("--eval-tokens", type=positive, default=EVAL_TOKENS, metavar="N", help="of the text; default: %(default)s")
     add("--json", action="store_true", help="print the result as JSON")
+    add_completion(result)
     return result
 
 
@@ -51,12 +59,14 @@ def main() -> None:
 def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest":
     """Load the family and export it."""
     from exporter.bundle import Held, check_target, export
+    from family.manifest import default_tiers
     from family.spec import load_spec
     from training.base import load_base_of
     from training.checkpoint import SPEC_NAME, load_family
 
     check_target(arguments.out)
     spec = load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
+    of_segments(arguments.precision, default_tiers(spec.granularity))
     held = Held(arguments.eval, arguments.eval_tokens) if arguments.eval else None
     try:
         say("loading the base")

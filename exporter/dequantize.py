@@ -1,22 +1,16 @@
-"""Reads the quantized matrices of a written graph back as f32, under the names that they have in PyTorch.
+"""Reads the quantized matrices of a written graph back as f32, under the names that they have in PyTorch."""
 
-Quantization is symmetric in blocks along the input: weight = scale * (q - 2^(bits - 1)). Two values of 4 bits share a
-byte, the first in its low half.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from onnx import NodeProto
 
+from exporter.blocks import BLOCK, F32, Blocks, unpacked
 from exporter.build import read_part
 from exporter.graphs import Tensor
-from exporter.head import QUANTIZED, QUANTIZED_EMBEDDING
+from exporter.quantize import OFFSETS, QUANTIZED, QUANTIZED_EMBEDDING, VALUES
 from family.spec import FamilySpec
-
-F32 = npt.NDArray[np.float32]
 
 
 def stored_matrices(path: Path, spec: FamilySpec, first_layer: int = 0) -> dict[str, F32]:
@@ -28,31 +22,31 @@ def stored_matrices(path: Path, spec: FamilySpec, first_layer: int = 0) -> dict[
     found: dict[str, F32] = {}
     for node in part.nodes:
         if node.op_type == QUANTIZED:
-            matrix = _matrix(node, part.weights[node.input[1]], part.weights[node.input[2]])
+            matrix = _blocks(node, node.input[1], node.input[2], part.weights).matrix()
             found.update(_parameters(node.input[1].partition(".MatMul.")[0], matrix, spec, first_layer))
         elif node.op_type == QUANTIZED_EMBEDDING:
-            matrix = _matrix(node, part.weights[node.input[0]], part.weights[node.input[2]])
-            found["model.embed_tokens.weight"] = matrix
+            found["model.embed_tokens.weight"] = _blocks(node, node.input[0], node.input[2], part.weights).matrix()
     return found
 
 
-def _matrix(node: NodeProto, values: Tensor, scales: Tensor) -> F32:
-    """A quantized node's matrix, [out, in], from its blocks' values and their scales."""
-    given = {a.name: a.i for a in node.attribute}
-    packed = np.frombuffer(values.data, np.uint8)
-    if given["bits"] == 4:
-        packed = np.stack([packed & 15, packed >> 4], axis=-1)
-    blocks = packed.reshape(-1, given["block_size"]).astype(np.float32)
-    blocks -= float(1 << (given["bits"] - 1))
-    blocks *= np.frombuffer(scales.data, np.float32)[:, None]
-    matrix = blocks.reshape(scales.dims[0], -1)
-    return matrix[:, : given.get("K", matrix.shape[1])]
+def _blocks(node: NodeProto, values: str, scales: str, weights: Mapping[str, Tensor]) -> Blocks:
+    """A quantized node's matrix from its tensors."""
+    bits = next(a.i for a in node.attribute if a.name == "bits")
+    q = unpacked(np.frombuffer(weights[values].data, np.uint8).reshape(-1, BLOCK * bits // 8), bits)
+    offsets = weights.get(values.removesuffix(VALUES) + OFFSETS)
+    rows = weights[scales].dims[0]
+    return Blocks(
+        bits,
+        q.reshape(rows, -1, BLOCK),
+        np.frombuffer(weights[scales].data, np.float32).reshape(rows, -1),
+        None if offsets is None else np.frombuffer(offsets.data, np.float32).reshape(-1, rows).T,
+    )
 
 
 def _parameters(builder_name: str, matrix: F32, spec: FamilySpec, first_layer: int) -> Iterator[tuple[str, F32]]:
     """`model.layers.0.attn.qkv_proj` as q_proj, k_proj and v_proj; others under their one name."""
     if not builder_name.startswith("model.layers."):
-        yield f"{builder_name}.weight", matrix
+        yield f"{builder_name.removesuffix('.weight' + VALUES)}.weight", matrix
         return
     _, _, layer, module, projection = builder_name.split(".")
     prefix = f"model.layers.{int(layer) + first_layer}.{'self_attn' if module == 'attn' else module}"

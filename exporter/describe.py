@@ -21,12 +21,13 @@ END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>")
 GREETING = ({"role": "user", "content": "Hello"},)
 
 
-def describe(pieces: Mapping[str, Piece], precision: str, folder: Path) -> tuple[Graph, ...]:
-    """The manifest's entry of every graph, with the files that it needs."""
+def describe(pieces: Mapping[str, Piece], precisions: Mapping[int, str], folder: Path) -> tuple[Graph, ...]:
+    """The manifest's entry of every graph, with the files that it needs; segment g and its exit at `precisions[g]`."""
     graphs = []
     for name, piece in pieces.items():
-        kind, index = name.split("-")
-        graphs.append(Graph(kind, int(index), precision, piece.kv_layers, needed_files(folder / f"{name}.onnx")))
+        kind, g = name.split("-")
+        files = needed_files(folder / f"{name}.onnx")
+        graphs.append(Graph(kind, int(g), precisions[int(g)], piece.kv_layers, files))
     return tuple(graphs)
 
 

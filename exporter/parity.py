@@ -163,10 +163,11 @@ def compare(found: F32, expected: F32) -> tuple[float, float]:
 def check(folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, tokenizer: Any) -> dict[str, Parity]:
     """Parity of every graph. Raises `ExportError` for the first that does not run or is over its bound."""
     exact = reference(family, tokenizer)
-    quantized = any(graph.precision != "f32" for graph in graphs)
-    ref = reference(family, tokenizer, stored_submodels(folder, graphs, family)) if quantized else exact
+    rounded = any(graph.precision != "f32" for graph in graphs)
+    ref = reference(family, tokenizer, stored_submodels(folder, graphs, family)) if rounded else exact
     found = {}
     for graph in graphs:
+        quantized = graph.precision != "f32"
         try:
             runner = GraphRunner(folder, graph, family.spec)
             max_error, rms_error = measure(runner, ref)

@@ -1,7 +1,7 @@
 """All graphs of a family, from the builder's graphs of its base and of its branches."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from exporter.cut import branch_exit, plain_exit, segment
 from exporter.graphs import Part, Piece, Tensor, f32_tensor
 from exporter.head import embedding_of, head_of
 from exporter.huggingface import save_base, save_branch
-from exporter.precision import Precision
+from exporter.quantize import quantize
 from family.manifest import graph_name
 from training.model import FamilyModel
 
@@ -19,14 +19,29 @@ NO_VOCABULARY = ("exclude_embeds=true", "exclude_lm_head=true")
 
 
 def make_pieces(
-    family: FamilyModel, tokenizer: Any, precision: Precision, scratch: Path, say: Callable[[str], None]
+    family: FamilyModel, tokenizer: Any, precisions: Mapping[int, str], scratch: Path, say: Callable[[str], None]
 ) -> dict[str, Piece]:
-    """Every graph of the family by name, segments first. Hugging Face folders go to `scratch` on the way."""
+    """Every graph of the family by name, segments first, segment g and its exit at `precisions[g]`.
+
+    Hugging Face folders go to `scratch` on the way.
+    """
+    pieces = f32_pieces(family, tokenizer, scratch, say)
+    for name, piece in pieces.items():
+        kind, g = name.split("-")
+        precision = precisions[int(g)]
+        if precision != "f32":
+            say(f"quantizing {name}")
+            pieces[name] = quantize(piece, 4 if precision == "int4" and kind == "segment" else 8)
+    return pieces
+
+
+def f32_pieces(family: FamilyModel, tokenizer: Any, scratch: Path, say: Callable[[str], None]) -> dict[str, Piece]:
+    """Every graph of the family at f32."""
     spec = family.spec
     say("building the trunk")
     with quiet():
         source = save_base(family, tokenizer, scratch / "base")
-    base = build(source, precision, ["exclude_embeds=true"])
+    base = build(source, ["exclude_embeds=true"])
     shutil.rmtree(source)
     head = head_of(base)
     embedding = embedding_of(head, family.base.model)
@@ -38,7 +53,7 @@ def make_pieces(
             piece = plain_exit(base, spec.n_layers, head, own_norm(family, g))
         else:
             say(f"building exit {g}")
-            piece = branch_exit(branch_part(family, g, tokenizer, precision, scratch / f"branch-{g}"), head)
+            piece = branch_exit(branch_part(family, g, tokenizer, scratch / f"branch-{g}"), head)
         pieces[graph_name("exit", g)] = piece
     return pieces
 
@@ -51,8 +66,8 @@ def own_norm(family: FamilyModel, g: int) -> Tensor | None:
     return f32_tensor(branch.norm.weight.detach().float().numpy())
 
 
-def branch_part(family: FamilyModel, g: int, tokenizer: Any, precision: Precision, folder: Path) -> Part:
+def branch_part(family: FamilyModel, g: int, tokenizer: Any, folder: Path) -> Part:
     """The builder's graph of exit g's branch, a model of one layer."""
     with quiet():
         save_branch(family, g, tokenizer, folder)
-    return build(folder, precision, NO_VOCABULARY)
+    return build(folder, NO_VOCABULARY)

@@ -62,7 +62,13 @@ def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: 
         (["FAMILY", "--out", "."], ".: is in use"),
         (["FAMILY", "--out", "b", "--eval", "missing.txt"], "missing.txt: no such file"),
         (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive whole number"),
-        (["FAMILY", "--out", "b", "--precision", "int3"], "invalid choice: 'int3'"),
+        (["FAMILY", "--out", "b", "--precision", "int3"], "expected one of f32, int8, int4, or one per tier"),
+        (["FAMILY", "--out", "b", "--precision", "device=int4,edge=int4"], "nothing is said of cloud; give device=..."),
+        (["FAMILY", "--out", "b", "--precision", "phone=int4"], "this family has no tier 'phone'; give device=..."),
+        (["FAMILY", "--out", "b", "--precision", "edge=int4,edge=int8"], "edge is given twice; give device=..."),
+        (["FAMILY", "--out", "b", "--precision", "edge=int2"], "one of f32, int8, int4"),
+        (["FAMILY", "--out", "b", "--precision", "device=,edge"], "expected one of f32, int8, int4"),
+        (["FAMILY", "--out", "b", "--precision", ""], "expected one of f32, int8, int4"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(

@@ -15,7 +15,6 @@ from exporter.errors import ExportError
 from exporter.graphs import Part
 from exporter.head import EMBEDDED
 from exporter.huggingface import save_base
-from exporter.precision import PRECISIONS
 from family.graphs import INPUT_IDS, LOGITS, SEQLENS_K, TOTAL
 from relay.engine.graph import session_options
 from tests.exporter.helpers import F32, I64, Bundle
@@ -43,11 +42,11 @@ def embedded(bundle: Path, family: FamilyModel, ids: I64) -> F32:
     return rows
 
 
-def uncut(family: FamilyModel, source: Path, layers: list[int], precision: str, rows: F32) -> tuple[list[F32], F32]:
+def uncut(family: FamilyModel, source: Path, layers: list[int], rows: F32) -> tuple[list[F32], F32]:
     """The residual stream after these numbers of layers, and the logits, of the builder's own whole graph."""
     out = source.parent / "built"
     out.mkdir()
-    run_builder(source, PRECISIONS[precision], ["exclude_embeds=true"], out)
+    run_builder(source, ["exclude_embeds=true"], out)
     names = [f"/model/layers.{layer}/input_layernorm/output_3" for layer in layers]
     session = with_outputs(out / MODEL_FILE, names, out / "whole.onnx")
     empty = np.zeros((1, family.spec.kv_heads, 0, family.spec.head_dim), np.float32)
@@ -57,17 +56,16 @@ def uncut(family: FamilyModel, source: Path, layers: list[int], precision: str, 
     return [state[0] for state in states], logits[0]
 
 
-@pytest.mark.parametrize(("fixture", "precision"), [("tiny_bundle", "f32"), ("tiny_bundle_int4", "int4")])
 def test_relayed_rows_and_logits_are_those_of_the_uncut_graph(
-    fixture: str, precision: str, tiny_family: FamilyModel, tmp_path: Path, request: pytest.FixtureRequest
+    tiny_family: FamilyModel, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     ids = np.random.default_rng(3).integers(0, 512, N)
     folder = tmp_path / "bundle"
-    shutil.copytree(request.getfixturevalue(fixture), folder)
+    shutil.copytree(tiny_bundle, folder)
     bundle = Bundle(folder, ids)
     with quiet():
         source = save_base(tiny_family, tiny_family.base.tokenizer, tmp_path / "base")
-    rows, logits = uncut(tiny_family, source, [2, 4], precision, embedded(folder, tiny_family, ids))
+    rows, logits = uncut(tiny_family, source, [2, 4], embedded(folder, tiny_family, ids))
     for found, expected in zip(bundle.rows[1:3], rows, strict=True):
         assert np.array_equal(found, expected)
     assert np.array_equal(bundle.one_shot(bundle.manifest.graph("exit", 3)), logits)
@@ -83,7 +81,7 @@ def test_an_early_exits_logits_are_those_of_the_uncut_sub_model(
     bundle = Bundle(folder, ids)
     tiny_family.submodel(g).save_pretrained(tmp_path / "sub")
     tiny_family.base.tokenizer.save_pretrained(tmp_path / "sub")
-    (state,), logits = uncut(tiny_family, tmp_path / "sub", [2 * g], "f32", embedded(folder, tiny_family, ids))
+    (state,), logits = uncut(tiny_family, tmp_path / "sub", [2 * g], embedded(folder, tiny_family, ids))
     assert np.array_equal(bundle.rows[g], state)
     assert np.array_equal(bundle.one_shot(bundle.manifest.graph("exit", g)), logits)
 
