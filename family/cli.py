@@ -11,6 +11,8 @@ from family.errors import FamilialError
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""For the environment before ONNX Runtime loads: its official builds otherwise send facts on models and machine home."""
 
 
 def run(command: Callable[[], None], *, name: str, extra: str, interrupted: str = "") -> None:
@@ -18,10 +20,11 @@ def run(command: Callable[[], None], *, name: str, extra: str, interrupted: str 
 
     `extra` is the optional dependency set that it needs; `interrupted` is what to say after Ctrl-C.
     """
+    os.environ.update(NO_TELEMETRY | os.environ)
     try:
         command()
     except FamilialError as error:
-        _leave(EXIT_USER_ERROR, f"error: {error}")
+        _leave(EXIT_USER_ERROR, error_line(error))
     except ModuleNotFoundError as error:
         advice = f"install it with: pip install 'familial[{extra}]'"
         _leave(EXIT_USER_ERROR, f"error: {name} needs the package {error.name}; {advice}")
@@ -32,6 +35,12 @@ def run(command: Callable[[], None], *, name: str, extra: str, interrupted: str 
         _leave(EXIT_BROKEN_PIPE, "")
     except OSError as error:  # a full disk, a folder that may not be written
         _leave(EXIT_USER_ERROR, f"error: {error}")
+
+
+def error_line(error: FamilialError) -> str:
+    """What a terminal is told of an error, with the name under which the logs have it."""
+    known = not error.reference or error.reference in str(error)
+    return f"error: {error}" if known else f"error: {error} ({error.reference})"
 
 
 def positive(text: str) -> int:

@@ -10,6 +10,11 @@ FamilialError
 class FamilialError(Exception):
     """Base of every error that this project raises for a user to read; its text is safe to print."""
 
+    @property
+    def reference(self) -> str:
+        """Under what name the logs have it; empty where none has."""
+        return ""
+
 
 class SpecError(FamilialError):
     """A family specification is malformed; the text names the field."""

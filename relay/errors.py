@@ -43,6 +43,10 @@ class RelayError(FamilialError):
     request_id: str = ""
     """Of the request that failed, as every node's log has it; empty where none was sent."""
 
+    @property
+    def reference(self) -> str:
+        return f"request {self.request_id}" if self.request_id else ""
+
 
 class InvalidRequestError(RelayError):
     """The request cannot be served as it is; the text says what to change."""
@@ -109,6 +113,10 @@ class UnreachableError(RelayError):
 
     code = "unreachable"
     status = grpc.StatusCode.UNAVAILABLE
+
+    @property
+    def reference(self) -> str:
+        return ""  # who did not answer has no log of it
 
 
 class BusyError(RelayError):

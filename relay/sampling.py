@@ -19,7 +19,7 @@ F32: TypeAlias = NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 
-_F32 = np.finfo(np.float32)
+_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _ROUNDING = np.float32(1 - 1e-3)
 """Candidates are first found in f32; whatever comes this close to the best is compared again in f64."""
 
@@ -89,7 +89,7 @@ def sample(logits: F32, sampling: Sampling, position: int) -> int:
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     with np.errstate(over="ignore"):  # infinitely less probable than the best
-        scaled = (logits - logits.max()) * np.float32(min(max(1 / sampling.temperature, _F32.tiny), _F32.max))
+        scaled = (logits - logits.max()) * np.float32(min(max(1 / sampling.temperature, _LEAST), _MOST))
     kept = survivors(scaled, sampling)
     bits = noise_bits(sampling.seed, sampling.index, position, len(logits))[kept]
     scaled = scaled[kept]

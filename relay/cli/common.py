@@ -14,6 +14,12 @@ QUIET_GRPC = {"GRPC_VERBOSITY": "NONE"}
 """For the environment before gRPC loads: its core would add lines of its own to the commands' output."""
 
 
+def write(text: str) -> None:
+    """To standard output, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def configured(cls: type[T], table: Table, arguments: argparse.Namespace) -> T:
     """The configuration that flags, variables and the TOML file give. Raises `SettingsError`."""
     return configuration(cls, table, effective(table, arguments, os.environ))

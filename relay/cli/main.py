@@ -1,4 +1,4 @@
-"""`relay`: generate text through a relay, and see what the relay is made of."""
+"""`relay`: generate text through a relay, talk to it, and see what it is made of."""
 
 import argparse
 import io
@@ -7,11 +7,13 @@ import os
 import sys
 from dataclasses import asdict
 
-from family.cli import positive, run
+from family.cli import run
 from family.completion import add_completion
-from relay.cli.colours import Palette, shown, wants_colour
-from relay.cli.common import QUIET_GRPC, configured, print_config
+from relay.cli.chat import add_chat
+from relay.cli.colours import shown
+from relay.cli.common import QUIET_GRPC, configured, print_config, write
 from relay.cli.config import CLIENT_SETTINGS, ClientConfig
+from relay.cli.generate import add_generate
 from relay.cli.health import health
 from relay.settings.table import add_flags
 
@@ -33,14 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    generate = commands.add_parser("generate", help="continue a prompt, token by token")
-    generate.add_argument("prompt", help="the text to continue, or with --chat what the user says")
-    generate.add_argument("--chat", action="store_true", help="wrap the prompt in the model's chat template")
-    generate.add_argument("--max-tokens", type=positive, default=128, metavar="N", help="default: 128")
-    which = generate.add_mutually_exclusive_group()
-    which.add_argument("--exit", type=positive, metavar="G", help="decide every token at exit G; default: the deepest")
-    which.add_argument("--schedule", type=int, metavar="SEED", help="draw an exit for every token from SEED")
-    generate.set_defaults(command=_generate)
+    generate, chat = add_generate(commands), add_chat(commands)
 
     describe = commands.add_parser("describe", help="the nodes of the chain: segments, precision, memory, traffic")
     describe.set_defaults(command=_describe)
@@ -54,41 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="print the settings as TOML, and where each came from")
     config.set_defaults(command=lambda arguments: print_config(CLIENT_SETTINGS, arguments))
 
-    for command in (generate, describe, healthy, config):
+    for command in (generate, chat, describe, healthy, config):
         add_flags(command, CLIENT_SETTINGS)
     return parser
-
-
-def _generate(arguments: argparse.Namespace) -> None:
-    from relay.client.sync import RelayClient
-    from relay.client.types import GenerateOptions, Prompt
-    from relay.policy import ExitSchedule, FixedExit
-
-    config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
-    options = GenerateOptions(max_tokens=arguments.max_tokens)
-    if arguments.exit is not None:
-        options["policy"] = FixedExit(arguments.exit)
-    if arguments.schedule is not None:
-        options["policy"] = ExitSchedule(arguments.schedule)
-    if config.timeout_s is not None:
-        options["timeout"] = config.timeout_s
-    prompt: Prompt = [{"role": "user", "content": arguments.prompt}] if arguments.chat else arguments.prompt
-    palette = Palette(wants_colour(sys.stdout))
-    with RelayClient(config.node) as client:
-        stream = client.generate(prompt, **options)
-        for token in stream:
-            if arguments.json:
-                fields = {key: value for key, value in asdict(token).items() if key != "logits"}
-                _write(shown(json.dumps(fields, ensure_ascii=False), sys.stdout) + "\n")
-            else:
-                _write(palette.paint(token.tier, shown(token.text, sys.stdout)))
-        finish = stream.finish
-        if finish is not None and arguments.json:
-            _write(json.dumps(asdict(finish)) + "\n")
-        elif finish is not None:
-            _write("\n")
-        if finish is not None and finish.reason == "context":
-            sys.stderr.write("the text ends here because the model's context is full\n")
 
 
 def _describe(arguments: argparse.Namespace) -> None:
@@ -100,7 +63,7 @@ def _describe(arguments: argparse.Namespace) -> None:
         nodes = client.describe(config.timeout_s or DESCRIBE_TIMEOUT_S)
     for node in nodes:
         if arguments.json:
-            _write(json.dumps(asdict(node)) + "\n")
+            write(json.dumps(asdict(node)) + "\n")
             continue
         served = f"{node.segments[0]}-{node.segments[-1]}" if len(node.segments) > 1 else str(node.segments[0])
         literal = "chunk-invariant" if node.chunk_invariant else "NOT chunk-invariant on this machine"
@@ -113,10 +76,11 @@ def _describe(arguments: argparse.Namespace) -> None:
             state = (
                 f"not reached: {node.upstream_error}"
                 if node.upstream_error
-                else (f"{node.messages_sent} messages, {node.rows_sent} rows, {node.bytes_sent / 2**20:.2f} MiB sent")
+                else f"{node.messages_sent} messages, {node.rows_sent} rows, {node.bytes_sent / 2**20:.2f} MiB sent; "
+                f"a hop takes {node.hop_ms_p50:.2f} ms (p50), {node.hop_ms_p99:.2f} ms (p99)"
             )
             lines += f"  upstream {node.upstream}: {state}\n"
-        _write(shown(lines, sys.stdout))
+        write(shown(lines, sys.stdout))
     if any(node.upstream_error for node in nodes):
         sys.exit(EXIT_BROKEN_CHAIN)
 
@@ -124,8 +88,3 @@ def _describe(arguments: argparse.Namespace) -> None:
 def _health(arguments: argparse.Namespace) -> None:
     config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
     health(config.node, config.timeout_s)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

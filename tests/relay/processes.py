@@ -40,10 +40,11 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, **changes}
 
 
-def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, stdin: str | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
     """A command from its start to its end."""
     return subprocess.run(
         [command(arguments[0]), *arguments[1:]],
+        input=stdin,
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -1,6 +1,7 @@
 """The commands as a shell sees them: stdout, stderr, exit codes, and what they load."""
 
 import json
+import logging
 import os
 import pty
 import re
@@ -17,7 +18,7 @@ from relay.client.sync import RelayClient
 from relay.client.types import GenerateOptions, Prompt
 from relay.node.config import NodeConfig
 from relay.node.text import TextStream
-from relay.policy import ExitSchedule, FixedExit
+from relay.policy import ConfidenceExit, ExitSchedule, FixedExit
 from tests.relay.processes import (
     PATIENCE_S,
     Gate,
@@ -35,8 +36,8 @@ PROMPT = "The café runs out of tea."
 HEAVY = ("torch", "transformers", "onnxruntime", "scipy")
 
 
-def relay(nodes: Chain, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return run("relay", *arguments, "--node", address(nodes.device), **changes)
+def relay(nodes: Chain, *arguments: str, stdin: str | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
+    return run("relay", *arguments, "--node", address(nodes.device), stdin=stdin, **changes)
 
 
 def written(nodes: Chain, prompt: Prompt = PROMPT, **options: Any) -> str:
@@ -61,6 +62,127 @@ def test_generate_writes_the_text_and_nothing_else(nodes: Chain, arguments: list
     done = relay(nodes, "generate", PROMPT, "--max-tokens", "9", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == written(nodes, max_tokens=9, **options) + "\n"
+
+
+SAMPLED = ["--temperature", "1.2", "--top-k", "50", "--top-p", "0.9", "--min-p", "0.01", "--seed", "8"]
+SAMPLED_OPTIONS: dict[str, Any] = {"temperature": 1.2, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "seed": 8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (SAMPLED, SAMPLED_OPTIONS),
+        (["--confidence", "0.02"], {"policy": ConfidenceExit(0.02)}),
+        (
+            ["--confidence", "0.001", "--statistic", "margin", "--deepest", "2"],
+            {"policy": ConfidenceExit(0.001, "margin", 2)},
+        ),
+        (["--stop", "e", "--stop", "a"], {"stop": ["e", "a"]}),
+        (["--exit", "1", "--frequency-penalty", "9"], {"policy": FixedExit(1), "frequency_penalty": 9.0}),
+    ],
+)
+def test_generates_flags_are_the_sdks_options(nodes: Chain, arguments: list[str], options: dict[str, Any]) -> None:
+    done = relay(nodes, "generate", PROMPT, "--max-tokens", "12", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == written(nodes, max_tokens=12, **options) + "\n"
+
+
+def test_generate_reads_standard_input_where_no_prompt_is_given(nodes: Chain) -> None:
+    done = relay(nodes, "generate", "--max-tokens", "9", stdin=PROMPT)
+    assert done.stdout == written(nodes, max_tokens=9) + "\n"
+    assert "the prompt is empty" in one_line_error(relay(nodes, "generate", stdin=""))
+
+
+def test_generate_tells_several_samples_apart(nodes: Chain) -> None:
+    done = relay(nodes, "generate", PROMPT, "--max-tokens", "6", "--samples", "2", *SAMPLED)
+    first, second = done.stdout.removeprefix("[1 of 2]\n").split("\n[2 of 2]\n")
+    assert first == written(nodes, max_tokens=6, **SAMPLED_OPTIONS) and second != first + "\n"
+    as_json = relay(
+        nodes, "generate", PROMPT, "--max-tokens", "6", "--samples", "2", "--json", "--logprobs", "1", *SAMPLED
+    )
+    lines = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [(line["sample"], "reason" in line) for line in lines] == [
+        *[(0, False)] * 6, (0, True), *[(1, False)] * 6, (1, True),
+    ]  # fmt: skip
+    assert set(lines[0]["logprobs"]) == {"token", "top"} and len(lines[0]["logprobs"]["top"]) == 1
+
+
+# relay chat
+
+
+def test_chat_remembers_what_was_said(nodes: Chain) -> None:
+    done = relay(nodes, "chat", "--max-tokens", "8", stdin="Who reads first?\n\nAnd then?\n/exit\nnever read\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    turns = [{"role": "user", "content": "Who reads first?"}]
+    first = written(nodes, turns, max_tokens=8)
+    turns += [{"role": "assistant", "content": first}, {"role": "user", "content": "And then?"}]
+    assert done.stdout == first + "\n" + written(nodes, turns, max_tokens=8) + "\n"
+
+
+def test_chats_commands_change_the_policy_and_forget(nodes: Chain) -> None:
+    lines = ["tea", "/policy exit 1", "/reset", "tea", "/policy confidence 0.5 margin 2", "/reset", "tea"]
+    done = relay(nodes, "chat", "--system", "Be brief.", "--max-tokens", "8", "--seed", "1", stdin="\n".join(lines))
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "tea"}]
+    policies = (FixedExit(3), FixedExit(1), ConfidenceExit(0.5, "margin", 2))
+    assert done.stdout == "".join(written(nodes, said, policy=policy, max_tokens=8) + "\n" for policy in policies)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/dance", "/dance is no command; /help lists them"),
+        ("/policy exit", "'exit' is no policy; give exit G | schedule SEED | confidence"),
+        ("/policy confidence 7", "the threshold of max_probability cannot be 7.0"),
+        ("tea " * 500, "the prompt has "),
+    ],
+)
+def test_a_chat_that_is_a_script_ends_with_its_first_error(nodes: Chain, line: str, says: str) -> None:
+    assert says in one_line_error(relay(nodes, "chat", stdin=line + "\nnever asked\n"))
+
+
+def test_a_chat_at_a_terminal_survives_errors_and_colours_the_tiers(nodes: Chain) -> None:
+    typed = "/dance\ntea\n/policy\n/help\n/exit\n"
+    status, shown = at_terminal("relay", "chat", "--max-tokens", "4", "--node", address(nodes.device), typed=typed)
+    assert status == 0
+    assert "/dance is no command" in shown and "the deepest exit" in shown and "Ctrl-C ends an answer" in shown
+    assert re.search("\x1b\\[36m[^\x1b]+\x1b\\[0m", shown) and "4 tokens (cloud 100%)" in shown
+    _, plain = at_terminal(
+        "relay", "chat", "--max-tokens", "4", "--node", address(nodes.device), typed="tea\n/exit\n", NO_COLOR="1"
+    )
+    assert "\x1b[36m" not in plain and "4 tokens" in plain
+
+
+def test_a_prompt_is_asked_for_where_a_person_gives_none(nodes: Chain) -> None:
+    status, shown = at_terminal("relay", "generate", "--node", address(nodes.device), typed="")
+    assert status == 2 and "error: nothing to continue; give a prompt, for example: relay generate" in shown
+
+
+def at_terminal(*arguments: str, typed: str, **changes: str) -> tuple[int, str]:
+    """A command whose input and output are a terminal: its exit status and all that it showed."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [command(arguments[0]), *arguments[1:]],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment(TERM="xterm", **changes),
+        start_new_session=True,
+    )
+    os.close(slave)
+    os.write(master, typed.encode())
+    shown = b""
+    with suppress(OSError):  # what a terminal's reader gets when the last writer is gone
+        while piece := os.read(master, 4096):
+            shown += piece
+    os.close(master)
+    return process.wait(PATIENCE_S), shown.decode()
+
+
+def test_an_error_names_the_request_that_the_nodes_log_has(nodes: Chain, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "relay.node"):
+        line = one_line_error(relay(nodes, "generate", PROMPT, "--exit", "9"))
+    (request,) = re.findall(r"\(request ([0-9a-f]{16})\)$", line)
+    assert f"request {request}, session " in caplog.text
 
 
 def test_generate_replaces_what_the_terminals_encoding_lacks(nodes: Chain) -> None:
@@ -102,6 +224,14 @@ def test_generate_json_is_one_object_for_every_token_and_one_for_the_end(nodes: 
         ([PROMPT, "--schedule", "-1"], "error: the seed of a schedule is a 64-bit number from 0 on, got -1"),
         ([PROMPT, "--schedule", str(2**64)], "error: the seed of a schedule is a 64-bit number"),
         ([PROMPT, "--max-tokens", str(2**32)], "error: max_tokens cannot be 4294967296"),
+        ([PROMPT, "--temperature", "-1"], "error: temperature cannot be -1.0; give 0 (greedy) or more"),
+        ([PROMPT, "--confidence", "2"], "error: the threshold of max_probability cannot be 2.0; give a number in 0..1"),
+        ([PROMPT, "--confidence", "0.5", "--statistic", "mood"], "error: statistic 'mood' is unknown; give one of"),
+        ([PROMPT, "--confidence", "0.5", "--deepest", "7"], "error: exit 7 is unknown; this family has exits 1..3"),
+        ([PROMPT, "--presence-penalty", "1"], "error: penalties need the token ids, which only this node has"),
+        ([PROMPT, "--samples", "65"], "error: 65 samples of one prompt; ask for at most 64 at a time"),
+        ([PROMPT, "--stop", ""], "error: a stop string of 0 characters; give 1 to 256 characters each"),
+        ([PROMPT, "--logprobs", "65", "--json"], "error: logprobs cannot be 65; give 0 to 64"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_exit_code_2(nodes: Chain, arguments: list[str], says: str) -> None:
@@ -130,7 +260,11 @@ def test_a_node_that_is_not_there_is_one_line_and_exit_code_2(arguments: list[st
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["generate"], "the following arguments are required: prompt"),
+        (
+            ["generate", PROMPT, "--statistic", "margin"],
+            "--statistic and --deepest refine --confidence T; give that too",
+        ),
+        (["generate", PROMPT, "--temperature", "hot"], "argument --temperature: invalid float value: 'hot'"),
         (["generate", PROMPT, "--exit", "0"], "argument --exit: expected a positive whole number, got '0'"),
         (["generate", PROMPT, "--exit", "1", "--schedule", "2"], "not allowed with argument"),
         (["generate", PROMPT, "--max-tokens", "few"], "argument --max-tokens: expected a positive whole number"),

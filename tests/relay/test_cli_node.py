@@ -41,3 +41,13 @@ def test_a_node_whose_settings_are_all_in_a_file_starts(tiny_bundle: Path, tmp_p
     done = run("relay-node", "--config", str(file))
     assert done.returncode == 2
     assert "the bundle has no tier 'lost'; it has device" in done.stderr
+
+
+def test_a_node_writes_nothing_at_home_and_tells_nobody_of_itself(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):  # the first two silence ONNX Runtime
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with node_process(tiny_bundle, "cloud"):
+        assert list(tmp_path.iterdir()) == []
