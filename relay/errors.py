@@ -40,6 +40,8 @@ class RelayError(FamilialError):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    advice: ClassVar[str] = ""
+    """What to do in general; an error's own text says what in particular."""
     request_id: str = ""
     """Of the request that failed, as every node's log has it; empty where none was sent."""
 
@@ -52,6 +54,7 @@ class InvalidRequestError(RelayError):
     """The request cannot be served as it is; the text says what to change."""
 
     code = "invalid-request"
+    advice = "change what the message names"
     status = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -59,24 +62,28 @@ class PromptTooLongError(InvalidRequestError):
     """The prompt has more tokens than the context holds."""
 
     code = "prompt-too-long"
+    advice = "send a shorter prompt, or forget the oldest turns of the conversation"
 
 
 class UnknownExitError(InvalidRequestError):
     """The family has no such exit."""
 
     code = "unknown-exit"
+    advice = "choose one of the exits that `relay describe` shows"
 
 
 class IdsUnknownError(InvalidRequestError):
     """An option needs the ids of the text (penalties), and an exit may decide on a node that has only rows."""
 
     code = "ids-unknown"
+    advice = "leave the penalties out, or choose exits of the entry node"
 
 
 class UnknownSessionError(InvalidRequestError):
     """No text of that session is under way on the node."""
 
     code = "unknown-session"
+    advice = "nothing: the text is complete, or was never begun on this node"
     status = grpc.StatusCode.NOT_FOUND
 
 
@@ -84,6 +91,7 @@ class PeerMismatchError(RelayError):
     """The upstream serves another family, another export of it, or segments that do not continue this node's."""
 
     code = "peer-mismatch"
+    advice = "copy one bundle to all nodes; correct --upstream, --tier or --segments"
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -91,6 +99,7 @@ class UpstreamError(RelayError):
     """The upstream answered what does not fit the question: another release, or not a relay node at all."""
 
     code = "upstream"
+    advice = "install the same release on both nodes; check what answers at --upstream"
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -98,6 +107,7 @@ class NoUpstreamError(RelayError):
     """The wanted exit lies upstream of a node that has no upstream."""
 
     code = "no-upstream"
+    advice = "start the named node with --upstream HOST:PORT, or choose an exit in reach"
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -105,6 +115,7 @@ class NotReadyError(RelayError):
     """The node is still loading its graphs, or it is shutting down."""
 
     code = "not-ready"
+    advice = "try again in a few seconds, or ask another node"
     status = grpc.StatusCode.UNAVAILABLE
 
 
@@ -112,6 +123,7 @@ class UnreachableError(RelayError):
     """Nothing answers at an address, or the connection broke and could not be made again."""
 
     code = "unreachable"
+    advice = "start the node, or correct the address; `relay describe` shows how far the chain reaches"
     status = grpc.StatusCode.UNAVAILABLE
 
     @property
@@ -123,6 +135,7 @@ class BusyError(RelayError):
     """The node holds as many sessions as it may."""
 
     code = "busy"
+    advice = "try again later, or raise --max-sessions"
     status = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -130,6 +143,7 @@ class TimeoutExceededError(RelayError):
     """The end-to-end timeout passed; every hop was told to stop."""
 
     code = "timeout"
+    advice = "give a larger timeout"
     status = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -137,6 +151,7 @@ class ClosedError(RelayError):
     """The client or the text was closed on this side (never crosses the wire)."""
 
     code = "closed"
+    advice = "open another client, or ask for the text again"
     status = grpc.StatusCode.CANCELLED
 
 
@@ -144,6 +159,7 @@ class ConfigurationError(RelayError):
     """A node cannot start as it was told to."""
 
     code = "configuration"
+    advice = "correct the setting that the message names; `relay-node --print-config` shows them all"
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -151,6 +167,7 @@ class InternalError(RelayError):
     """A defect of the node; the client gets no details, the node's log has them."""
 
     code = "internal"
+    advice = "look for the request's id in the log of the node that the message names, and report it"
 
 
 CATALOGUE: dict[str, type[RelayError]] = {
@@ -174,6 +191,16 @@ CATALOGUE: dict[str, type[RelayError]] = {
     )
 }
 """Code to class; a test proves it complete."""
+
+
+def table() -> str:
+    """The catalogue as Markdown: what README.md shows, and `relay errors`."""
+    rows = []
+    for kind in CATALOGUE.values():
+        happened = " ".join((kind.__doc__ or "").split(".")[0].split())
+        rows.append(f"| `{kind.code}` | `{kind.__name__}` | {kind.status.name} | {happened} | {kind.advice} |")
+    return "\n".join(["| code | class | gRPC status | what happened | what to do |", "|---|---|---|---|---|", *rows])
+
 
 _FOREIGN: dict[grpc.StatusCode, type[RelayError]] = {
     grpc.StatusCode.UNAVAILABLE: UnreachableError,

@@ -14,10 +14,23 @@ in nats. An exit is sure when the first two are at least the threshold, the thir
 
 @dataclass(frozen=True)
 class Rule:
-    """When an exit may decide although a deeper one was allowed. Every exit on the way, on any node, decides by it."""
+    """When an exit may decide although a deeper one was allowed. Every exit on the way, on any node, decides by it.
+
+    Raises `InvalidRequestError` for an unknown statistic or a threshold that no probability can be compared with.
+    """
 
     statistic: Statistic
     threshold: float
+
+    def __post_init__(self) -> None:
+        if self.statistic not in get_args(Statistic):
+            raise InvalidRequestError(
+                f"statistic {self.statistic!r} is unknown; give one of {', '.join(get_args(Statistic))}"
+            )
+        most = math.inf if self.statistic == "entropy" else 1.0
+        if not 0 <= self.threshold <= most:
+            bounds = "0 nats or more" if self.statistic == "entropy" else "a number in 0..1"
+            raise InvalidRequestError(f"the threshold of {self.statistic} cannot be {self.threshold}; give {bounds}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class ExitSchedule:
 class ConfidenceExit:
     """Every token at the first exit that is sure enough, and at the deepest allowed if none is.
 
-    Raises `InvalidRequestError` for an unknown statistic or a threshold that no probability can be compared with.
+    Raises `InvalidRequestError` as `Rule` does.
     """
 
     threshold: float
@@ -47,14 +60,7 @@ class ConfidenceExit:
     """The deepest exit that may be asked; by default the family's, or the deepest that the entry node can reach."""
 
     def __post_init__(self) -> None:
-        if self.statistic not in get_args(Statistic):
-            raise InvalidRequestError(
-                f"statistic {self.statistic!r} is unknown; give one of {', '.join(get_args(Statistic))}"
-            )
-        most = math.inf if self.statistic == "entropy" else 1.0
-        if not 0 <= self.threshold <= most:
-            bounds = "0 nats or more" if self.statistic == "entropy" else "a number in 0..1"
-            raise InvalidRequestError(f"the threshold of {self.statistic} cannot be {self.threshold}; give {bounds}")
+        Rule(self.statistic, self.threshold)
 
 
 Policy = FixedExit | ExitSchedule | ConfidenceExit

@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     healthy = commands.add_parser("health", help="whether one node serves; exit status 1 if not")
     healthy.set_defaults(command=_health)
 
+    errors = commands.add_parser("errors", help="every error, by its code: what happened, and what to do")
+    errors.set_defaults(command=_errors)
+
     config = commands.add_parser("config", help="print the settings as TOML, and where each came from")
     config.set_defaults(command=lambda arguments: print_config(CLIENT_SETTINGS, arguments))
 
@@ -83,6 +86,12 @@ def _describe(arguments: argparse.Namespace) -> None:
         write(shown(lines, sys.stdout))
     if any(node.upstream_error for node in nodes):
         sys.exit(EXIT_BROKEN_CHAIN)
+
+
+def _errors(arguments: argparse.Namespace) -> None:  # noqa: ARG001
+    from relay.errors import table
+
+    write(table() + "\n")
 
 
 def _health(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -31,7 +32,14 @@ def test_the_catalogue_has_every_error_under_a_code_of_its_own() -> None:
     assert set(CATALOGUE.values()) == kinds
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert all("code" in vars(kind) for kind in kinds)
+    assert all(kind.advice for kind in kinds)
     assert {f"{kind.__name__} " for kind in kinds} <= set(re.findall(r"\w+Error ", errors.__doc__ or ""))
+
+
+def test_the_readme_has_the_catalogue_as_it_is() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    assert errors.table() in readme.read_text(encoding="utf-8")
+    assert errors.table().count("\n") == len(CATALOGUE) + 1
 
 
 @pytest.mark.parametrize("kind", list(every_kind()), ids=lambda kind: kind.code)

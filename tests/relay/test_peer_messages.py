@@ -75,6 +75,11 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"epoch": 0}, "epoch, seq: counted from 1"),
     ({"epoch": 1 << 63}, "epoch: 9223372036854775808 leaves no room for a next one"),
     ({"seq": 0}, "epoch, seq: counted from 1"),
+    ({"sampling": pb.Sampling(temperature=-1)}, "temperature cannot be -1.0; give 0"),
+    ({"sampling": pb.Sampling(temperature=1, top_p=0)}, "top_p cannot be 0.0; give more than 0"),
+    ({"rule": pb.Rule(threshold=0.5)}, "rule: statistic 0 is unknown; send one of relay.v1.Statistic"),
+    ({"rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, threshold=float("nan"))}, "threshold .* cannot be nan"),
+    ({"logprobs": 65}, "logprobs cannot be 65; give at most 64"),
 ]
 
 

@@ -19,7 +19,7 @@ from relay.errors import UpstreamError
 from relay.fence import Stale
 from relay.hop import Envelope
 from relay.log import Mark
-from relay.messages import Advance, Answer, Behind, Question
+from relay.messages import Advance, Answer, Behind, Logprobs, Question
 from relay.node.serve import NodeServer
 from relay.policy import FixedExit
 from relay.v1 import relay_pb2 as pb
@@ -56,6 +56,7 @@ def sent(**changes: Any) -> Envelope:
         (sent(), ANSWER),
         (sent(logits=False), replace(ANSWER, logits=None)),
         (sent(want=0, drafts=()), Answer(cached=6)),
+        (sent(logprobs=1), replace(ANSWER, logprobs=(Logprobs(-0.5, ((7, -0.5),)), Logprobs(-2.0, ((9, -0.25),))))),
         (sent(), Behind(2, (Mark(1, VALUE), Mark(0, VALUE)))),
         (sent(), Behind(0, ())),
         (sent(), Stale(5)),
@@ -81,6 +82,11 @@ MISFITS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"confidence": (0.5,)}, "confidence: 1 for 2 tokens"),
     ({}, {"engine_ms": float("nan")}, "engine_ms: nan"),
     ({}, {"engine_ms": -1.0}, "engine_ms: -1.0"),
+    ({}, {"link_ms": float("inf")}, "link_ms: inf"),
+    ({}, {"logprobs": (Logprobs(0.0),) * 2}, "logprobs: 2, expected 0"),
+    ({"logprobs": 0}, {}, "logprobs: 0, expected 2"),
+    ({"logprobs": 1}, {"logprobs": (Logprobs(0.0),) * 2}, "logprobs: 0 alternatives"),
+    ({"logprobs": 1}, {"logprobs": (Logprobs(0.0, ((512, -1.0),)),) * 2}, "logprobs: an id outside the vocabulary"),
     ({}, {"logits": None}, "logits: 0 bytes, expected 4096"),
     ({}, {"logits": np.zeros((1, 512), np.float32)}, "logits: 2048 bytes, expected 4096"),
     ({"logits": False}, {}, "logits: 4096 bytes, expected 0"),
