@@ -1,1 +1,1 @@
-"""Running a relay: the demo now, files for three machines later."""
+"""Running a relay: the demo, a chain of processes on this machine, and files for three machines."""

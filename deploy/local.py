@@ -27,14 +27,8 @@ class NodeFailedError(FamilialError):
 async def node(bundle: Path, tier: str, upstream: str | None, *options: str) -> AsyncIterator[str]:
     """A `relay-node` process on a free port; gives its address, and stops it. Raises `NodeFailedError`."""
     command = [sys.executable, "-m", "relay.cli.node", "--tier", tier, "--bundle", str(bundle), "--json"]
-    command += [
-        "--config",
-        os.devnull,
-        "--listen",
-        "localhost:0",
-        *(["--upstream", upstream] if upstream else []),
-        *options,
-    ]
+    command += ["--config", os.devnull, "--listen", "localhost:0"]
+    command += [*(["--upstream", upstream] if upstream else []), *options]
     with tempfile.TemporaryFile() as log:  # not a pipe: nobody reads it while the node runs
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=_without_settings()
