@@ -55,14 +55,25 @@ def machine() -> dict[str, Any]:
 def main(
     name: str, description: str | None, measure: Callable[[], dict[str, Any]], table: Callable[[Any], str]
 ) -> None:
-    """Run a benchmark: a table, or with --json one object on one line."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    """Run a benchmark that takes no options: a table, or with --json one object on one line."""
+    publish(name, parser(name, description).parse_args(), measure, table)
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark, which may add options of its own."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def publish(
+    name: str, arguments: argparse.Namespace, measure: Callable[[], dict[str, Any]], table: Callable[[Any], str]
+) -> None:
+    """Measure, and print the result as the command line asks."""
 
     def work() -> None:
         result = {"benchmark": name, **measure(), "machine": machine()}
-        sys.stdout.write(json.dumps(result) + "\n" if as_json else table(result))
+        sys.stdout.write(json.dumps(result) + "\n" if arguments.json else table(result))
 
     run(work, name=f"benchmarks.{name}", extra="dev")
 

@@ -1,0 +1,79 @@
+"""Turns of several engines on one machine, one after the other, so that what the machine does meets all of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from benchmarks.peers.child import Child, processor_s
+
+SETTLE_S = 0.2
+"""Before each turn: pools whose threads spin for a while after their work have stopped by then."""
+
+
+@dataclass
+class Seat:
+    """An engine that takes turns, and what they took."""
+
+    label: str
+    child: Child
+    prefill_s: list[float] = field(default_factory=list)
+    """Per token of the prompt, round by round."""
+    decode_s: list[float] = field(default_factory=list)
+    """Per token, round by round."""
+    idle_s: float = 0.0
+    """Processor time that it used in the turns of others."""
+    waited_s: float = 0.0
+    """How long these were."""
+
+    def take(self, ids: Sequence[int], tokens: int) -> None:
+        """One turn."""
+        reply = self.child.ask("turn", ids=ids, tokens=tokens)
+        self.prefill_s.append(reply["prefill_s"] / len(ids))
+        self.decode_s.append(reply["decode_s"] / tokens)
+
+    def figures(self) -> dict[str, float]:
+        """Medians over the rounds; and the share of a core that it used while it was not its turn."""
+        return {
+            "prefill_tps": round(1 / median(self.prefill_s), 1),
+            "decode_tps": round(1 / median(self.decode_s), 2),
+            "decode_ms": round(median(self.decode_s) * 1e3, 3),
+            "idle_cpu_share": round(self.idle_s / self.waited_s, 4) if self.waited_s else 0.0,
+        }
+
+
+def play(
+    seats: Sequence[Seat],
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    probe: Callable[[], Any],
+    alone: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """A round for each prompt, after one to warm up: every seat takes a turn, each round another one first.
+
+    `probe` is called in every round; `alone` is held while a round is played.
+    """
+    for number, ids in enumerate([prompts[0], *prompts]):
+        first = number % len(seats)
+        with alone():
+            probe()
+            for seat in (*seats[first:], *seats[:first]):
+                time.sleep(SETTLE_S)
+                started = time.perf_counter()
+                before = {id(other): processor_s(other.child.pid) for other in seats}
+                seat.take(ids, tokens)
+                for other in seats:
+                    if other is not seat:
+                        other.idle_s += processor_s(other.child.pid) - before[id(other)]
+                        other.waited_s += time.perf_counter() - started
+        if number == 0:
+            for seat in seats:
+                seat.prefill_s.clear()
+                seat.decode_s.clear()
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Median over the rounds of one time over another of the same round."""
+    return median(a / b for a, b in zip(over, under, strict=True))
