@@ -29,6 +29,7 @@ from benchmarks.peers.folders import made_once
 from benchmarks.peers.rounds import Seat, play, ratio
 from benchmarks.peers.sweep import Rival, Task, Trial, default_threads, finalists, sweep
 from family.cli import positive
+from family.errors import BundleError
 from family.manifest import Manifest, load_manifest
 
 TEXT = "text/wikitext-2/test.txt"
@@ -81,6 +82,12 @@ class Entrant:
 def measure(options: Options) -> dict[str, Any]:
     """All figures. A rival that was not asked or cannot run leaves its ratio null, with the reason."""
     manifest = load_manifest(options.bundle)
+    needed = max(WINDOW, PROMPT + TOKENS)
+    if manifest.spec.context < needed:
+        raise BundleError(
+            f"{options.bundle}: a context of {manifest.spec.context} tokens where {needed} are measured; give a bundle "
+            "of a model with a longer one"
+        )
     task = _task(options, manifest)
     alone: Alone = partial(_locked, options.lock) if options.lock else nullcontext
     with ExitStack() as stack:

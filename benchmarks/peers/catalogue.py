@@ -48,7 +48,7 @@ PEERS = {
             module="openvino",
             source="hf",
             types=("int8", "int8-sym", "int4", "int4-sym", "f16"),
-            options={"hint": ("f32", "bf16"), "kv": ("", "f32")},
+            options={"hint": ("f32", "bf16"), "kv": ("",)},
             requirements=(CPU_TORCH, ("openvino==2026.4.1", "optimum-intel==2.2.0", "nncf==3.4.0")),
         ),
         Peer(
