@@ -1,9 +1,11 @@
 """Three processes against one: tokens per second, what a hop adds, what each node holds in memory.
 
 Per precision, a chain of three nodes and a single node that serves all segments run at the same time and take turns,
-text by text. Times are taken at the client; a token's hop time is its time less the engine time of all nodes.
+text by text. Times are taken at the client.
 
-`chain_vs_single` is the chain's tokens per second over the single node's, both at full depth and greedy.
+`chain_vs_single` is the chain's tokens per second over the single node's, both at full depth and greedy. A hop is one
+`Advance` round trip, measured by the node that sends it, less the engine time and the further hops behind it:
+`hop_ms_p50` and `hop_ms_p99` are those of the slower hop. `rss_mb` is each node's resident memory, `all` the single one's.
 """
 
 import asyncio
@@ -24,16 +26,16 @@ ROUNDS = 5
 
 
 async def text(client: AsyncRelayClient, exit_: int) -> tuple[float, float, float]:
-    """One text: time to first token, median time per token, median hop time per token; all in ms."""
+    """One text: time to first token, median time per token, median time per token outside engines; all in ms."""
     started = time.perf_counter()
-    times, hops = [], []
+    times, outside = [], []
     stream = client.generate(PROMPT, policy=FixedExit(exit_), max_tokens=TOKENS, ignore_stop=True)
     async for token in stream:
         now = time.perf_counter()
         times.append((now - started) * 1e3)
         started = now
-        hops.append(times[-1] - token.engine_ms)
-    return times[0], median(times[1:]), median(hops[1:])
+        outside.append(times[-1] - token.engine_ms)
+    return times[0], median(times[1:]), median(outside[1:])
 
 
 async def compare(bundle: Path) -> dict[str, Any]:
@@ -53,8 +55,11 @@ async def compare(bundle: Path) -> dict[str, Any]:
         nodes = await relayed.describe()
         (one,) = await single.describe()
     three, whole, shallow = (tuple(median(run[i][k] for run in runs) for k in range(3)) for i in range(3))
+    hops = [node for node in nodes if node.messages_sent]
     return {
         "chain_vs_single": round(whole[1] / three[1], 3),
+        "hop_ms_p50": round(max(node.hop_ms_p50 for node in hops), 3),
+        "hop_ms_p99": round(max(node.hop_ms_p99 for node in hops), 3),
         "ttft_ms": {"chain": round(three[0], 1), "single": round(whole[0], 1), "exit_1": round(shallow[0], 1)},
         "ms_per_token": {"chain": round(three[1], 2), "single": round(whole[1], 2), "exit_1": round(shallow[1], 2)},
         "outside_engine_ms_p50": {"chain": round(three[2], 2), "single": round(whole[2], 2)},

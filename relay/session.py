@@ -27,6 +27,8 @@ Work: TypeAlias = Generator[None, None, T]
 ROWS_PER_FORWARD = 512
 """Bounds the memory of one forward, and how long others wait for their turn. Results do not depend on it (chunk
 invariance)."""
+SHORT_ROWS = 8
+"""Rows of a forward that may hold up the event loop: milliseconds."""
 MOST_ANSWERS = 64
 """Rows that one question may be about: they are one forward with its logits, so this bounds what a peer can ask for."""
 
@@ -68,6 +70,13 @@ class Level:
         self.log.truncate(length)
         self._exit_read = min(self._exit_read, length)
 
+    def lag(self, end: int, kept: int, *, asked: bool) -> int:
+        """Rows that the level lacks of `end`, where it keeps at most the first `kept`; its exit's too, if asked."""
+        read = len(self.log)
+        if asked and (self._exit is None or self._exit.has_cache):
+            read = min(read, self._exit_read)
+        return end - min(read, kept)
+
     def consume(self, rows: Rows | NDArray[np.int64]) -> Work[None]:
         """Run the segment over the rows of the next positions, in forwards of bounded size, and log what it makes."""
         for first, stop in pieces(0, len(rows), ROWS_PER_FORWARD):
@@ -91,16 +100,16 @@ class Level:
 
 
 class Runner:
-    """Takes work to the engine's thread and adds up the time that it took there."""
+    """Takes work to the engine and adds up the time that it took there."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.spent_ms = 0.0
 
-    async def __call__(self, work: Work[T]) -> T:
+    async def __call__(self, work: Work[T], *, short: bool) -> T:
         """Go there once, and once more for every yield of the work. Cancelled, it ends at the next one."""
         while True:
-            done = await self._engine.run(partial(self._step, work))
+            done = await self._engine.run(partial(self._step, work), short=short)
             if done:
                 return done[0]
 
@@ -118,8 +127,8 @@ class Runner:
 class Session:
     """One sequence at one node. Not re-entrant: the caller sends one message at a time.
 
-    Logs, views and history change on the engine's thread alone: a message whose sender was cancelled may still be at
-    work there when the next one comes, and the thread takes them in turn.
+    Logs, views and history change within the engine's work alone: a message whose sender was cancelled may still be at
+    work on its thread when the next one comes, and the engine takes them in turn.
     """
 
     def __init__(self, engine: Engine, genesis: bytes, tier: str, upstream: Upstream | None) -> None:
@@ -138,7 +147,7 @@ class Session:
         question = message.question
         self._check_reach(question)
         self._run.spent_ms = 0.0
-        reply = await self._run(self._advance(message))
+        reply = await self._run(self._advance(message), short=self._is_short(message))
         if reply is not None:
             return replace(reply, engine_ms=self._run.spent_ms) if isinstance(reply, Answer) else reply
         assert self._upstream is not None
@@ -155,6 +164,14 @@ class Session:
         self._levels.clear()
         if self._upstream is not None:
             await self._upstream.close()
+
+    def _is_short(self, message: Advance) -> bool:
+        question, end = message.question, message.base + len(message.rows)
+        return all(
+            level.lag(end, message.base, asked=question.rule is not None or level.index == question.exit) <= SHORT_ROWS
+            for level in self._levels
+            if level.index <= question.exit
+        )
 
     def _check_reach(self, question: Question) -> None:
         last = self._levels[-1].index

@@ -34,7 +34,7 @@ class ExitView(Protocol):
 
 
 class Engine(Protocol):
-    """Opens views and runs their forwards, one at a time, away from the event loop."""
+    """Opens views and runs their forwards, one at a time."""
 
     @property
     def segments(self) -> tuple[int, ...]:
@@ -52,6 +52,6 @@ class Engine(Protocol):
         """A fresh view of exit `index`."""
         ...
 
-    async def run(self, forward: Callable[[], T]) -> T:
-        """Call `forward` on the engine's thread and wait for it."""
+    async def run(self, forward: Callable[[], T], *, short: bool) -> T:
+        """Call `forward` and wait for it: away from the event loop, unless it is short and nothing else is at work."""
         ...

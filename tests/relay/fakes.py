@@ -89,7 +89,7 @@ class FakeEngine:
     def open_exit(self, index: int) -> FakeExitView:
         return FakeExitView(index, has_cache=True)
 
-    async def run(self, forward: Callable[[], T]) -> T:
+    async def run(self, forward: Callable[[], T], *, short: bool) -> T:
         await asyncio.sleep(0)  # where a real engine lets others run, and a caller may be cancelled
         result = forward()
         await asyncio.sleep(0)

@@ -166,12 +166,12 @@ class Gate:
         self.waiting = 0
         engine.run = self.pass_through
 
-    async def pass_through(self, forward: Callable[[], T]) -> T:
+    async def pass_through(self, forward: Callable[[], T], *, short: bool) -> T:
         self._free -= 1
         if self._free < 0:
             self.waiting += 1
             await eventually(self._opened.is_set)
-        result: T = await self._run(forward)
+        result: T = await self._run(forward, short=short)
         return result
 
     def open(self) -> None:

@@ -123,7 +123,7 @@ async def _full(bundle: Path) -> AsyncIterator[Ask]:
 async def _defect(bundle: Path) -> AsyncIterator[Ask]:
     async with running(config(bundle, "device")) as device:
 
-        async def broken(_: Any) -> Any:
+        async def broken(_: Any, *, short: bool) -> Any:
             raise RuntimeError("secret")
 
         device.node.engine.run = broken  # type: ignore[method-assign]
