@@ -16,7 +16,7 @@ from relay.hop import Hop, Transport
 from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
-from relay.node.upstream import GOODBYE_S, GrpcTransport, Traffic
+from relay.node.upstream import GOODBYE_S, GrpcTransport, Link
 from relay.session import Session
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
@@ -42,7 +42,7 @@ class Node:
         """Present where segment 1 is."""
         self.chunk_invariant = chunk_invariant
         self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
-        self.traffic = Traffic()
+        self.link = Link(config.upstream or "")
         self._genesis = chain.genesis(manifest.export_fingerprint)
         self._channel = aio.insecure_channel(config.upstream, CLIENT_OPTIONS) if config.upstream else None
 
@@ -74,16 +74,14 @@ class Node:
         upstream = None
         if self._channel is not None and self.last_segment < self.manifest.spec.granularity:
             stub = rpc.HopStub(self._channel)
-            address = self.config.upstream or ""
 
             async def connect() -> Transport:
                 return GrpcTransport(
                     stub,
-                    address,
+                    self.link,
                     name,
                     self.peer,
                     self.manifest.spec,
-                    self.traffic,
                     timeout_s=self._remaining_s(name),
                     request_id=self.sessions.request_id(name),
                 )
@@ -131,11 +129,11 @@ class Node:
             sessions=len(self.sessions),
             rss_bytes=resident_bytes(),
             sent=pb.Traffic(
-                messages=self.traffic.messages,
-                rows=self.traffic.rows,
-                bytes=self.traffic.bytes,
-                hop_ms_p50=self.traffic.hop_ms_at(0.5),
-                hop_ms_p99=self.traffic.hop_ms_at(0.99),
+                messages=self.link.messages,
+                rows=self.link.rows,
+                bytes=self.link.bytes,
+                hop_ms_p50=self.link.hop_ms_at(0.5),
+                hop_ms_p99=self.link.hop_ms_at(0.99),
             ),
             upstream=self.config.upstream or "",
         )

@@ -1,10 +1,10 @@
 """gRPC streams to the next node, and what was sent over them."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
@@ -19,6 +19,8 @@ from relay.messages import Answer, Behind
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
+log = logging.getLogger("relay.node")
+
 GOODBYE_S = 2.0
 """How long closing a session waits for the upstream to free it."""
 
@@ -27,16 +29,37 @@ MOST_HOP_TIMES = 1024
 """Messages whose times are remembered."""
 
 
-@dataclass
-class Traffic:
-    """Sent upstream since the node's start; written by every `GrpcTransport` of the node."""
+class Link:
+    """The way to the upstream node: what was sent over it since the start, and whether it works. Every session's
+    streams share it.
+    """
 
-    messages: int = 0
-    rows: int = 0
-    bytes: int = 0
-    """Size of the messages as protocol buffers."""
-    hop_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_HOP_TIMES))
-    """Of the newest messages: the round trip less what the upstream's engine and further hops took of it."""
+    def __init__(self, address: str) -> None:
+        self.address = address
+        """HOST:PORT; empty without an upstream."""
+        self.messages = 0
+        self.rows = 0
+        self.bytes = 0
+        """Size of the messages as protocol buffers."""
+        self.hop_ms: deque[float] = deque(maxlen=MOST_HOP_TIMES)
+        """Of the newest messages: the round trip less what the upstream's engine and further hops took of it."""
+        self._broken = False
+
+    def answered(self, sent: pb.AdvanceRequest, hop_ms: float) -> None:
+        """A message was answered."""
+        self.messages += 1
+        self.rows += sent.rows.count
+        self.bytes += sent.ByteSize()
+        self.hop_ms.append(hop_ms)
+        if self._broken:
+            self._broken = False
+            log.info("the link to %s works again", self.address)
+
+    def broke(self, reason: BaseException) -> None:
+        """A stream broke, or could not be made. Said once, until the link works again."""
+        if not self._broken:
+            self._broken = True
+            log.warning("the link to %s broke, trying again: %s", self.address, reason)
 
     def hop_ms_at(self, quantile: float) -> float:
         """The quantile of `hop_ms`; 0 before the first message."""
@@ -49,21 +72,20 @@ class GrpcTransport:
     def __init__(
         self,
         stub: "rpc.HopAsyncStub",
-        address: str,
+        link: Link,
         session: str,
         peer: pb.Peer,
         spec: FamilySpec,
-        traffic: Traffic,
         timeout_s: float | None,
         request_id: str,
     ) -> None:
         self._call = stub.Advance(timeout=timeout_s, metadata=((REQUEST_KEY, request_id),))
         self._request_id = request_id
-        self._address = address
+        self._link = link
+        self._address = link.address
         self._session = session
         self._peer: pb.Peer | None = peer
         self._spec = spec
-        self._traffic = traffic
         self._pending: asyncio.Future[Answer | Behind | Stale] | None = None
         """The newest exchange, done or under way."""
         self._writing = asyncio.Lock()
@@ -78,8 +100,14 @@ class GrpcTransport:
             self._call.cancel()  # its caller was cancelled; its reply would be taken for the next one's
             raise ConnectionError(f"an exchange with {self._address} was given up")
         self._pending = asyncio.ensure_future(self._exchange(envelope))
-        self._pending.add_done_callback(_notice)
+        self._pending.add_done_callback(self._notice)
         return await asyncio.shield(self._pending)
+
+    def _notice(self, exchange: "asyncio.Future[Answer | Behind | Stale]") -> None:
+        """Take note of how an exchange ended, even where nobody waits for it any more."""
+        error = None if exchange.cancelled() else exchange.exception()
+        if isinstance(error, ConnectionError):
+            self._link.broke(error)
 
     async def _exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         message = wire.request(self._session, envelope, self._peer)
@@ -96,10 +124,7 @@ class GrpcTransport:
             raise ConnectionError(f"the node at {self._address} closed the stream")
         self._peer = None
         took_ms = (time.perf_counter() - started) * 1e3
-        self._traffic.messages += 1
-        self._traffic.rows += message.rows.count
-        self._traffic.bytes += message.ByteSize()
-        self._traffic.hop_ms.append(took_ms - reply.answer.engine_ms - reply.answer.link_ms)
+        self._link.answered(message, took_ms - reply.answer.engine_ms - reply.answer.link_ms)
         try:
             return wire.result(reply, envelope, self._spec, self._address)
         except ConnectionError:
@@ -133,9 +158,3 @@ def _broken(error: aio.AioRpcError, address: str, request_id: str) -> Exception:
     translated = from_rpc(error, address, request_id)
     mendable = isinstance(translated, NotReadyError) or (error.code() is grpc.StatusCode.UNAVAILABLE and not ours)
     return ConnectionError(str(translated)) if mendable else translated
-
-
-def _notice(exchange: "asyncio.Future[Answer | Behind | Stale]") -> None:
-    """Take note of an error that nobody waits for any more."""
-    if not exchange.cancelled():
-        exchange.exception()

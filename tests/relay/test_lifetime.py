@@ -159,7 +159,7 @@ def test_a_long_prompt_goes_up_in_several_messages(tiny_bundle: Path, monkeypatc
             prompt = [i % 200 + 3 for i in range(95)]
             options = {**OPTIONS, "policy": ExitSchedule(3)}
             assert same(await text(nodes.device, prompt, **options), await text(one, prompt, **options))
-            assert nodes.device.node.traffic.messages > 10
+            assert nodes.device.node.link.messages > 10
 
     asyncio.run(scenario())
 

@@ -139,7 +139,7 @@ def test_the_deepest_exit_of_a_confidence_policy_may_be_given(tiny_bundle: Path)
     async def scenario(nodes: Chain) -> None:
         never_sure = ConfidenceExit(1.0, deepest=2)
         assert {t.exit for t in await text(nodes.device, PROMPT, policy=never_sure, **GREEDY)} == {2}
-        assert nodes.cloud.node.traffic.messages == 0 and len(nodes.cloud.node.sessions) == 0
+        assert nodes.edge.node.link.messages == 0 and len(nodes.cloud.node.sessions) == 0
         always_sure = ConfidenceExit(0.0)
         assert {t.exit for t in await text(nodes.device, PROMPT, policy=always_sure, **GREEDY)} == {1}
         with pytest.raises(UnknownExitError, match=r"exit 4 is unknown; this family has exits 1\.\.3"):

@@ -1,6 +1,7 @@
 """Three real nodes against one, on a tiny family with real graphs."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,11 @@ def test_a_timeout_reaches_every_hop(tiny_bundle: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_node_that_dies_in_mid_sentence_and_comes_back_changes_no_token(tiny_bundle: Path) -> None:
+def test_a_node_that_dies_in_mid_sentence_and_comes_back_changes_no_token(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "relay.node")
+
     async def scenario() -> None:
         async with (
             running(config(tiny_bundle, "cloud")) as cloud,
@@ -161,6 +166,8 @@ def test_a_node_that_dies_in_mid_sentence_and_comes_back_changes_no_token(tiny_b
                         successor = running(config(tiny_bundle, "edge", cloud, listen=address(edge)))
                         await successor.__aenter__()
             assert same(relayed, whole)
+            assert caplog.text.count(f"the link to {address(edge)} broke, trying again: ") == 1
+            assert caplog.text.count(f"the link to {address(edge)} works again") == 1
             await successor.__aexit__(None, None, None)
 
     asyncio.run(scenario())
