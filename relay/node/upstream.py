@@ -152,9 +152,14 @@ class GrpcTransport:
                 pass
 
 
+_BREAKS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
+"""Statuses that gRPC itself gives to a stream whose connection is lost, whatever it was doing; never with a code
+of ours."""
+
+
 def _broken(error: aio.AioRpcError, address: str, request_id: str) -> Exception:
     """A break that a new stream may mend, or the upstream's refusal."""
     ours = CODE_KEY in dict(error.trailing_metadata() or ())
     translated = from_rpc(error, address, request_id)
-    mendable = isinstance(translated, NotReadyError) or (error.code() is grpc.StatusCode.UNAVAILABLE and not ours)
+    mendable = isinstance(translated, NotReadyError) or (error.code() in _BREAKS and not ours)
     return ConnectionError(str(translated)) if mendable else translated
