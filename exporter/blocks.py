@@ -1,8 +1,11 @@
-"""Matrices in blocks of 32 weights along the input: weight = scale * (q - middle) + offset.
+"""Matrices in blocks of 32 weights along the input: weight = scale * (q - zero) + offset.
 
-q has 4 or 8 bits, `middle` is half their range, and an offset per block is there where the grid is not symmetric. This
-is what GGUF calls Q4_1 (scale d, minimum m: offset = m + 8 d), Q4_0 and Q8_0 (no offset), so a base that was stored in
-one of them is kept to the bit, and found to be one from its f32 weights alone: no file format is read here.
+q and zero are whole numbers of 4 or 8 bits. This is what GGUF calls Q4_1 (scale d, minimum m: offset = m + zero * d),
+Q4_0 and Q8_0 (no offset), so a base that was stored in one of them is kept to the bit, and found to be one from its f32
+weights alone: no file format is read here.
+
+The kernel knows no offsets. They become columns of the matrix, for further inputs that hold the sums of x over the
+blocks: a column has an offset's digit to the base of 16, and so many digits that the offsets are exact.
 """
 
 from dataclasses import dataclass
@@ -31,33 +34,33 @@ class Blocks:
     """[out, in / 32, 32], one value a byte."""
     scales: F32
     """[out, in / 32]."""
+    zeros: U8 | None = None
+    """[out, in / 32]; none where all are half the range of q."""
     offsets: F32 | None = None
     """[out, in / 32]; none where all are 0."""
 
-    @property
-    def middle(self) -> int:
-        """The q of weight 0 where there is no offset."""
-        return 1 << (self.bits - 1)
-
     def matrix(self) -> F32:
         """The weights, [out, in]."""
-        found = (self.q.astype(np.float32) - self.middle) * self.scales[..., None]
+        zeros = np.float32(1 << (self.bits - 1)) if self.zeros is None else self.zeros[..., None].astype(np.float32)
+        found = (self.q.astype(np.float32) - zeros) * self.scales[..., None]
         if self.offsets is not None:
             found += self.offsets[..., None]
         return found.reshape(len(self.q), -1)
 
-    def packed(self) -> U8:
-        """The values as `MatMulNBits` reads them, [out, in / 32, 4 * bits]: two of 4 bits a byte, low half first."""
-        if self.bits == 8:
-            return self.q
-        return self.q[..., ::2] | np.left_shift(self.q[..., 1::2], np.uint8(4))
 
-
-def unpacked(packed: U8, bits: int) -> U8:
-    """`Blocks.q` of `Blocks.packed`, any shape: the last dimension doubles at 4 bits."""
+def packed(values: U8, bits: int) -> U8:
+    """Values of `bits` bits along the last dimension, as `MatMulNBits` reads them: two of 4 a byte, low half first."""
     if bits == 8:
-        return packed
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+        return values
+    even = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, values.shape[-1] % 2)])
+    return even[..., ::2] | np.left_shift(even[..., 1::2], np.uint8(4))
+
+
+def unpacked(values: U8, bits: int) -> U8:
+    """What `packed` packed, an even number of values."""
+    if bits == 8:
+        return values
+    return np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:-1], -1)
 
 
 def in_blocks(matrix: F32) -> F32:
@@ -104,16 +107,68 @@ def exact_four_bits(matrix: F32) -> Blocks | None:
 
 
 def four_bits(matrix: F32) -> Blocks:
-    """Round to 4 bits between the least and the largest weight of each block."""
+    """Round to 4 bits between the least and the largest weight of each block, 0 among them."""
     blocks = in_blocks(matrix)
-    least = blocks.min(-1)
-    return _with_offsets(blocks, (blocks.max(-1) - least) / np.float32(15), least)
+    least = np.minimum(blocks.min(-1), 0)
+    scales = (np.maximum(blocks.max(-1), 0) - least) / np.float32(15)
+    zeros = _on_grid(-least[..., None], scales, np.float32(0), 0, 15)[..., 0]
+    q = _on_grid(blocks, scales, -zeros * scales, 0, 15)
+    return Blocks(4, q.astype(np.uint8), scales, zeros.astype(np.uint8))
 
 
 def _with_offsets(blocks: F32, scales: F32, least: F32) -> Blocks:
     q = _on_grid(blocks, scales, least, 0, 15).astype(np.uint8)
-    offsets = least + 8 * scales
-    return Blocks(4, q, scales, offsets if offsets.any() else None)
+    zeros = _on_grid(-least[..., None], scales, np.float32(0), 0, 15)[..., 0]
+    offsets = least + zeros * scales
+    return Blocks(
+        4,
+        q,
+        scales,
+        None if (zeros == 8).all() else zeros.astype(np.uint8),
+        offsets if offsets.any() else None,
+    )
+
+
+def digits(offsets: F32) -> list[tuple[U8, F32]]:
+    """Offsets [out, n] as a sum of digits, the lowest first: (digit + 8 as q [out, b, 32], scale [out, b]) each.
+
+    b is the number of blocks that n sums fill. A row's block is counted in a unit of its own, a power of two, that all
+    of its offsets are multiples of, or that is 2^-22 of the largest.
+    """
+    out, n = offsets.shape
+    exact = np.pad(offsets.astype(np.float64), ((0, 0), (0, -n % BLOCK))).reshape(out, -1, BLOCK)
+    fraction, exponent = np.frexp(exact)
+    whole = np.ldexp(fraction, 53).astype(np.int64)
+    lowest = np.where(whole == 0, 1 << 62, whole & -whole)
+    finest = (exponent - 53 + np.log2(lowest.astype(np.float64)).astype(np.int64)).min(-1)
+    unit = np.maximum(finest, np.where(whole == 0, -1100, exponent).max(-1) - 22)
+    left = np.rint(np.ldexp(exact, -unit[..., None])).astype(np.int64)
+    found: list[tuple[U8, F32]] = []
+    while left.any():
+        scale = np.ldexp(1.0, unit + 4 * len(found)).astype(np.float32)
+        found.append((((left + 8) % 16).astype(np.uint8), scale))
+        left = (left + 8) // 16
+    return found
+
+
+def with_columns(blocks: Blocks, number: int) -> Blocks:
+    """The matrix without offsets, and with columns for `number` copies of the sums of x, each filled up to blocks.
+
+    Raises `ValueError` where the offsets have more digits.
+    """
+    assert blocks.offsets is not None
+    found = digits(blocks.offsets)
+    if len(found) > number:
+        raise ValueError(f"offsets of {len(found)} digits in {number} columns each")
+    out, n = blocks.scales.shape
+    filled = -(-n // BLOCK)
+    nothing = (np.full((out, filled, BLOCK), 8, np.uint8), np.ones((out, filled), np.float32))
+    found += [nothing] * (number - len(found))
+    zeros = np.full((out, n + number * filled), 8, np.uint8)
+    if blocks.zeros is not None:
+        zeros[:, :n] = blocks.zeros
+    q = np.concatenate([blocks.q, *(digit for digit, _ in found)], axis=1)
+    return Blocks(4, q, np.concatenate([blocks.scales, *(scale for _, scale in found)], axis=1), zeros)
 
 
 def _on_grid(blocks: F32, scales: F32, least: F32 | np.float32, low: int, high: int) -> F32:

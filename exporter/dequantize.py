@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto
 
-from exporter.blocks import BLOCK, F32, Blocks, unpacked
+from exporter.blocks import BLOCK, F32, U8, Blocks, unpacked
 from exporter.build import read_part
-from exporter.graphs import Tensor
-from exporter.quantize import OFFSETS, QUANTIZED, QUANTIZED_EMBEDDING, VALUES
+from exporter.graphs import Part, Tensor
+from exporter.quantize import QUANTIZED, QUANTIZED_EMBEDDING, VALUES
 from family.spec import FamilySpec
 
 
@@ -19,28 +19,49 @@ def stored_matrices(path: Path, spec: FamilySpec, first_layer: int = 0) -> dict[
     `first_layer` is the number that the graph's layer 0 has in PyTorch: exit g's branch is layer l_g of its sub-model.
     """
     part = read_part(path)
+    makers = {node.output[0]: node for node in part.nodes}
     found: dict[str, F32] = {}
     for node in part.nodes:
         if node.op_type == QUANTIZED:
-            matrix = _blocks(node, node.input[1], node.input[2], part.weights).matrix()
+            matrix = without_columns(blocks_in(node, part.weights, *node.input[1:]).matrix(), node, makers, part)
             found.update(_parameters(node.input[1].partition(".MatMul.")[0], matrix, spec, first_layer))
         elif node.op_type == QUANTIZED_EMBEDDING:
-            found["model.embed_tokens.weight"] = _blocks(node, node.input[0], node.input[2], part.weights).matrix()
+            values, _, scales = node.input
+            found["model.embed_tokens.weight"] = blocks_in(node, part.weights, values, scales).matrix()
     return found
 
 
-def _blocks(node: NodeProto, values: str, scales: str, weights: Mapping[str, Tensor]) -> Blocks:
-    """A quantized node's matrix from its tensors."""
+def blocks_in(
+    node: NodeProto, weights: Mapping[str, Tensor], values: str, scales: str, zeros: str | None = None
+) -> Blocks:
+    """A quantized node's matrix, from the tensors of these names."""
     bits = next(a.i for a in node.attribute if a.name == "bits")
-    q = unpacked(np.frombuffer(weights[values].data, np.uint8).reshape(-1, BLOCK * bits // 8), bits)
-    offsets = weights.get(values.removesuffix(VALUES) + OFFSETS)
     rows = weights[scales].dims[0]
+
+    def whole(name: str, width: int) -> U8:
+        return unpacked(np.frombuffer(weights[name].data, np.uint8).reshape(-1, width), bits)
+
+    step = np.frombuffer(weights[scales].data, np.float32).reshape(rows, -1)
+    width = len(weights[zeros].data) // rows if zeros else 0
     return Blocks(
         bits,
-        q.reshape(rows, -1, BLOCK),
-        np.frombuffer(weights[scales].data, np.float32).reshape(rows, -1),
-        None if offsets is None else np.frombuffer(offsets.data, np.float32).reshape(-1, rows).T,
+        whole(values, BLOCK * bits // 8).reshape(rows, -1, BLOCK),
+        step,
+        whole(zeros, width)[:, : step.shape[1]] if zeros else None,
     )
+
+
+def without_columns(matrix: F32, node: NodeProto, makers: Mapping[str, NodeProto], part: Part) -> F32:
+    """A product's matrix [out, in], the columns for sums of x put back into the weights that they belong to."""
+    extended = makers.get(node.input[0])
+    if extended is None or extended.op_type != "Concat":
+        return matrix
+    _, *sums = extended.input
+    ones = part.weights[makers[sums[0]].input[1]]
+    inputs, width = ones.dims
+    offsets = matrix[:, inputs:].reshape(len(matrix), len(sums), width).sum(1)
+    found: F32 = matrix[:, :inputs] + offsets @ np.frombuffer(ones.data, np.float32).reshape(inputs, width).T
+    return found
 
 
 def _parameters(builder_name: str, matrix: F32, spec: FamilySpec, first_layer: int) -> Iterator[tuple[str, F32]]:

@@ -1,8 +1,9 @@
 """Quantizes the matrices of a graph: `MatMulNBits` in place of products, `GatherBlockQuantized` of the embedding.
 
-The kernel knows symmetric grids only (rounded zero points lose 5%, float ones are a hundred times slower), so a block's
-offset is added beside it, exactly: with S the sums of x over blocks of 32, x W = x (W - offsets) + S offsets. The sums
-are made once for all matrices that read x.
+The kernel knows blocks with a whole zero point only: rounding the offsets to it loses 5%, and float zero points are a
+hundred times slower. So a product whose matrix has offsets reads x and the sums of x over blocks of 32, and the matrix
+has the offsets as further columns (`exporter.blocks`). That costs 3 to 10% of the product, where a product beside it
+costs half; the sums are made once for all matrices that read x.
 """
 
 from collections.abc import Mapping
@@ -10,19 +11,27 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from exporter.blocks import BLOCK, F32, Blocks, eight_bits, exact_four_bits, four_bits
+from exporter.blocks import (
+    BLOCK,
+    F32,
+    U8,
+    Blocks,
+    digits,
+    eight_bits,
+    exact_four_bits,
+    four_bits,
+    packed,
+    with_columns,
+)
 from exporter.graphs import Piece, Tensor, f32_tensor
 from exporter.head import EMBEDDED
 
 QUANTIZED, QUANTIZED_EMBEDDING = "MatMulNBits", "GatherBlockQuantized"
-VALUES, SCALES, OFFSETS = "_q", "_scales", "_offsets"
+VALUES, SCALES, ZEROS = "_q", "_scales", "_zeros"
 """What the tensors of a quantized weight are called after its own name."""
 INT8_ACTIVATIONS = 4
 """The kernel's accuracy level that rounds x to 8 bits, block by block: the fast one."""
 DOMAIN = "com.microsoft"
-
-Quantized = tuple[list[NodeProto], dict[str, Tensor]]
-"""What takes a node's place, and the tensors that it reads."""
 
 
 def quantize(piece: Piece, bits: int) -> Piece:
@@ -30,40 +39,72 @@ def quantize(piece: Piece, bits: int) -> Piece:
 
     Raises `ExportError` for a matrix that does not fall into blocks.
     """
+    found = {id(node): blocks for node in piece.nodes if (blocks := blocks_of(node, piece.weights, bits))}
+    copies: dict[str, int] = {}
+    for node in piece.nodes:
+        if id(node) in found and (offsets := found[id(node)].offsets) is not None:
+            copies[node.input[0]] = max(copies.get(node.input[0], 0), len(digits(offsets)))
     nodes: list[NodeProto] = []
     weights: dict[str, Tensor] = {}
-    known: set[str] = set()
+    extended: set[str] = set()
     for node in piece.nodes:
-        made, tensors = _quantized(node, piece.weights, bits)
-        nodes += [one for one in made if one.output[0] not in known]  # another matrix may have had the same sums made
-        known |= {one.output[0] for one in made}
-        weights |= tensors
+        blocks = found.get(id(node))
+        if blocks is None:
+            nodes.append(node)
+        elif node.op_type == "Gather":
+            nodes.append(embedding(node, blocks))
+            weights |= tensors(node.input[0], blocks, flat=True)
+        elif blocks.offsets is None:
+            nodes.append(product(node, node.input[0], blocks))
+            weights |= tensors(node.input[1], blocks)
+        else:
+            x = node.input[0]
+            if x not in extended:
+                extended.add(x)
+                nodes += with_sums(x, blocks.scales.shape[1], copies[x], weights)
+            blocks = with_columns(blocks, copies[x])
+            nodes.append(product(node, f"{x}/extended", blocks))
+            weights |= tensors(node.input[1], blocks)
     read = {name for node in nodes for name in node.input}
     weights |= {name: tensor for name, tensor in piece.weights.items() if name in read}
     return Piece(nodes, dict(sorted(weights.items())), piece.output, piece.kv_layers)
 
 
-def _quantized(node: NodeProto, weights: Mapping[str, Tensor], bits: int) -> Quantized:
+def blocks_of(node: NodeProto, weights: Mapping[str, Tensor], bits: int) -> Blocks | None:
+    """The matrix of a product, of the head or of the embedding; none for other nodes."""
     if node.op_type == "MatMul" and node.input[1] in weights:
         matrix = np.ascontiguousarray(_array(weights[node.input[1]]).T)
-        return product(node, eight_bits(matrix) if bits == 8 else exact_four_bits(matrix) or four_bits(matrix))
+        return eight_bits(matrix) if bits == 8 else exact_four_bits(matrix) or four_bits(matrix)
     if node.op_type == "Gemm" and node.input[1] in weights:
-        return product(node, eight_bits(_array(weights[node.input[1]])))
+        return eight_bits(_array(weights[node.input[1]]))
     if node.op_type == "Gather" and EMBEDDED in node.output:
-        return embedding(node, eight_bits(_array(weights[node.input[0]])))
-    return [node], {}
+        return eight_bits(_array(weights[node.input[0]]))
+    return None
 
 
-def product(node: NodeProto, blocks: Blocks) -> Quantized:
-    """The product of x and a constant matrix: that without offsets, and their share beside it."""
-    (x, weight), (out,) = node.input, node.output
+def with_sums(x: str, blocks: int, copies: int, weights: dict[str, Tensor]) -> list[NodeProto]:
+    """The nodes that make `x/extended`: x, and `copies` times its sums, filled up to blocks with zeros.
+
+    Their one weight, which is the same for all x of a width, is put into `weights`.
+    """
+    pool, sums = f"/sums/{blocks}", f"{x}/sums"
+    ones = np.repeat(np.eye(blocks, -(-blocks // BLOCK) * BLOCK, dtype=np.float32), BLOCK, axis=0)
+    weights[pool] = f32_tensor(ones)
+    return [
+        helper.make_node("MatMul", [x, pool], [sums], name=f"{sums}/MatMul"),
+        helper.make_node("Concat", [x, *[sums] * copies], [f"{x}/extended"], name=f"{x}/extended/Concat", axis=-1),
+    ]
+
+
+def product(node: NodeProto, x: str, blocks: Blocks) -> NodeProto:
+    """What takes the place of a product with a constant: one of `x` with the constant's blocks."""
+    weight = node.input[1]
+    zeros = [weight + ZEROS] if blocks.zeros is not None else []
     rows, n_blocks = blocks.scales.shape
-    tensors = {weight + VALUES: _u8_tensor(blocks.packed()), weight + SCALES: f32_tensor(blocks.scales)}
-    plain = out if blocks.offsets is None else f"{out}/plain"
-    times = helper.make_node(
+    return helper.make_node(
         QUANTIZED,
-        [x, weight + VALUES, weight + SCALES],
-        [plain],
+        [x, weight + VALUES, weight + SCALES, *zeros],
+        list(node.output),
         name=node.name,
         domain=DOMAIN,
         K=n_blocks * BLOCK,
@@ -72,25 +113,12 @@ def product(node: NodeProto, blocks: Blocks) -> Quantized:
         block_size=BLOCK,
         accuracy_level=INT8_ACTIVATIONS,
     )
-    if blocks.offsets is None:
-        return [times], tensors
-    pool = f"/sums/{n_blocks}"
-    tensors[pool] = f32_tensor(np.repeat(np.eye(n_blocks, dtype=np.float32), BLOCK, axis=0))
-    tensors[weight + OFFSETS] = f32_tensor(blocks.offsets.T)
-    sums, share = f"{x}/sums", f"{out}/offsets"
-    return [
-        helper.make_node("MatMul", [x, pool], [sums], name=f"{sums}/MatMul"),
-        helper.make_node("MatMul", [sums, weight + OFFSETS], [share], name=f"{share}/MatMul"),
-        times,
-        helper.make_node("Add", [plain, share], [out], name=f"{out}/Add"),
-    ], tensors
 
 
-def embedding(node: NodeProto, blocks: Blocks) -> Quantized:
-    """The rows of a quantized embedding. Its bytes are those that a tied head has."""
+def embedding(node: NodeProto, blocks: Blocks) -> NodeProto:
+    """What takes the place of the embedding. It reads the bytes that a tied head has."""
     weight, ids = node.input
-    rows = len(blocks.scales)
-    gather = helper.make_node(
+    return helper.make_node(
         QUANTIZED_EMBEDDING,
         [weight + VALUES, ids, weight + SCALES],
         list(node.output),
@@ -101,14 +129,24 @@ def embedding(node: NodeProto, blocks: Blocks) -> Quantized:
         gather_axis=0,
         quantize_axis=1,
     )
-    values = _u8_tensor(blocks.packed().reshape(rows, -1))
-    return [gather], {weight + VALUES: values, weight + SCALES: f32_tensor(blocks.scales)}
+
+
+def tensors(weight: str, blocks: Blocks, *, flat: bool = False) -> dict[str, Tensor]:
+    """The tensors of a quantized weight; `flat` has the values in two dimensions."""
+    values = packed(blocks.q, blocks.bits)
+    found = {
+        weight + VALUES: _u8_tensor(values.reshape(len(values), -1) if flat else values),
+        weight + SCALES: f32_tensor(blocks.scales),
+    }
+    if blocks.zeros is not None:
+        found[weight + ZEROS] = _u8_tensor(packed(blocks.zeros, blocks.bits))
+    return found
 
 
 def _array(tensor: Tensor) -> F32:
     return np.frombuffer(tensor.data, np.float32).reshape(tensor.dims)
 
 
-def _u8_tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
+def _u8_tensor(array: U8) -> Tensor:
     array = np.ascontiguousarray(array)
     return Tensor(TensorProto.UINT8, array.shape, array.data.cast("B"))
