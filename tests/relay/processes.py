@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -35,8 +35,9 @@ def command(name: str) -> str:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's, without what colours or silences output, and with `changes`."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    """This process's, without settings of ours and what colours or silences output, and with `changes`."""
+    ours = ("NO_COLOR", "FORCE_COLOR")
+    kept = {key: value for key, value in os.environ.items() if key not in ours and not key.startswith("RELAY_")}
     return {**kept, **changes}
 
 
@@ -69,6 +70,16 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports(count: int) -> int:
+    """The first of so many consecutive ports that were free a moment ago."""
+    while True:
+        first = free_port()
+        with suppress(OSError), ExitStack() as probes:
+            for port in range(first, first + count):
+                probes.enter_context(socket.create_server((HOST, port)))
+            return first
 
 
 @dataclass
