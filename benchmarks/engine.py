@@ -13,8 +13,8 @@ import fcntl
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from benchmarks.peers.child import Child, PeerError
 from benchmarks.peers.environment import python_of
 from benchmarks.peers.folders import made_once
 from benchmarks.peers.rounds import Seat, play, ratio
-from benchmarks.peers.sweep import Rival, Task, Trial, default_threads, finalists, sweep
+from benchmarks.peers.sweep import Alone, Rival, Task, Trial, default_threads, finalists, sweep
 from family.cli import positive
 from family.errors import BundleError
 from family.manifest import Manifest, load_manifest
@@ -51,8 +51,6 @@ RATIOS = {
     "roofline_share": "time to read a full-depth decode step's bytes at the measured bandwidth over the step's time",
     "device_overhead_ms": "processor ms per token of a device node at exit 1 less those of a bare ONNX Runtime loop",
 }
-
-Alone = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ PEERS = {
             name="ort-genai",
             module="ort_genai",
             source="hf",
-            types=("int8", "int4", "int4-mixed", "int4-kquant-mixed"),
+            types=("int8", "int8-block64", "int4", "int4-mixed", "int4-kquant-mixed"),
         ),
         Peer(
             name="openvino",

@@ -22,6 +22,7 @@ CONTEXT = 1024
 MIXED = "matmul_mixed_precision=last_matmul:int8,mixed_layers:int8"
 TYPES = {
     "int8": ("int8", ()),
+    "int8-block64": ("int8", ("block_size=64",)),
     "int4": ("int4", ()),
     "int4-mixed": ("int4", ("algo_config=rtn", MIXED)),
     "int4-kquant-mixed": ("int4", ("algo_config=k_quant", MIXED)),

@@ -11,6 +11,8 @@ from benchmarks.peers.child import Child, processor_s
 
 SETTLE_S = 0.2
 """Before each turn: pools whose threads spin for a while after their work have stopped by then."""
+BURST_S = 60.0
+"""Where several share a machine, none holds it for longer than a round beyond this."""
 
 
 @dataclass
@@ -53,25 +55,35 @@ def play(
 ) -> None:
     """A round for each prompt, after one to warm up: every seat takes a turn, each round another one first.
 
-    `probe` is called in every round; `alone` is held while a round is played.
+    `probe` is called in every round; `alone` is held while rounds are played, for `BURST_S` or a little more at a time.
     """
-    for number, ids in enumerate([prompts[0], *prompts]):
-        first = number % len(seats)
+    rounds = [prompts[0], *prompts]
+    number = 0
+    while number < len(rounds):
         with alone():
-            probe()
-            for seat in (*seats[first:], *seats[:first]):
-                time.sleep(SETTLE_S)
-                started = time.perf_counter()
-                before = {id(other): processor_s(other.child.pid) for other in seats}
-                seat.take(ids, tokens)
-                for other in seats:
-                    if other is not seat:
-                        other.idle_s += processor_s(other.child.pid) - before[id(other)]
-                        other.waited_s += time.perf_counter() - started
-        if number == 0:
-            for seat in seats:
-                seat.prefill_s.clear()
-                seat.decode_s.clear()
+            started = time.monotonic()
+            while number < len(rounds) and time.monotonic() - started < BURST_S:
+                probe()
+                first = number % len(seats)
+                for seat in (*seats[first:], *seats[:first]):
+                    _turn(seat, seats, rounds[number], tokens)
+                if number == 0:
+                    for seat in seats:
+                        seat.prefill_s.clear()
+                        seat.decode_s.clear()
+                number += 1
+
+
+def _turn(seat: Seat, seats: Sequence[Seat], ids: Sequence[int], tokens: int) -> None:
+    """A turn of one seat, in which the others' processor time is watched."""
+    time.sleep(SETTLE_S)
+    others = [other for other in seats if other is not seat]
+    started = time.perf_counter()
+    before = [processor_s(other.child.pid) for other in others]
+    seat.take(ids, tokens)
+    for other, spent in zip(others, before, strict=True):
+        other.idle_s += processor_s(other.child.pid) - spent
+        other.waited_s += time.perf_counter() - started
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:

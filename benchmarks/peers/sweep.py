@@ -3,18 +3,19 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.peers.catalogue import Peer
 from benchmarks.peers.child import Child
 from benchmarks.peers.folders import made_once
+from benchmarks.peers.rounds import Seat, play
 from family.files import write_atomic
 
 TURNS = 3
+Alone = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,16 @@ class Rival:
         return made_once(self.cache / type_, export)
 
 
-def sweep(
-    rival: Rival,
-    task: Task,
-    threads: int,
-    alone: Callable[[], AbstractContextManager[None]],
-    say: Callable[[str], None],
-) -> list[Trial]:
+def sweep(rival: Rival, task: Task, threads: int, alone: Alone, say: Callable[[str], None]) -> list[Trial]:
     """All trials of a rival: every type and option at `threads` threads, then the fastest ones with fewer.
 
-    `alone` is held while a trial is timed. Raises `PeerError`.
+    `alone` is held while trials are timed. Raises `PeerError`.
     """
     trials = _Trials(rival, task, alone, say)
-    found = [trials.run(type_, settings) for type_ in rival.peer.types for settings in rival.peer.settings(threads)]
-    for best in distinct(max(found, key=lambda t: t.decode_tps), max(found, key=lambda t: t.prefill_tps)):
-        found += [trials.run(best.type, {**best.settings, "threads": fewer}) for fewer in _fewer(threads)]
-    return found
+    found = trials.run([(type_, settings) for type_ in rival.peer.types for settings in rival.peer.settings(threads)])
+    best = distinct(max(found, key=lambda t: t.decode_tps), max(found, key=lambda t: t.prefill_tps))
+    fewer = [(trial.type, {**trial.settings, "threads": count}) for trial in best for count in _fewer(threads)]
+    return found + trials.run(fewer)
 
 
 def finalists(trials: Sequence[Trial], nats: float) -> list[Trial]:
@@ -96,57 +91,80 @@ def distinct(*trials: Trial) -> list[Trial]:
     return [trial for i, trial in enumerate(trials) if trial not in trials[:i]]
 
 
-class _Trials:
-    """Trials, each written to disk when it is done, so that a sweep that was cut goes on."""
+Setting = tuple[str, dict[str, Any]]
+"""A type and its settings."""
 
-    def __init__(
-        self, rival: Rival, task: Task, alone: Callable[[], AbstractContextManager[None]], say: Callable[[str], None]
-    ) -> None:
+
+class _Trials:
+    """Trials, written to disk when they are done, so that a sweep that was cut goes on."""
+
+    def __init__(self, rival: Rival, task: Task, alone: Alone, say: Callable[[str], None]) -> None:
         self._rival, self._task, self._alone, self._say = rival, task, alone, say
         self._path = rival.cache / "trials.json"
-        self._kept: list[dict[str, Any]] = _kept_trials(self._path, task.key)
+        self._nats, self._kept = _kept_trials(self._path, task.key)
 
-    def run(self, type_: str, settings: dict[str, Any]) -> Trial:
-        for kept in self._kept:
-            if kept["type"] == type_ and kept["settings"] == settings:
-                return Trial(**kept)
-        trial = self._measure(type_, settings)
-        self._say(
-            f"{self._rival.peer.name} {type_} {settings}: prefill {trial.prefill_tps:.0f}, "
-            f"decode {trial.decode_tps:.1f} tokens/s, {trial.nats:.3f} nats"
-        )
-        self._kept.append(asdict(trial))
-        write_atomic(self._path, json.dumps({"key": self._task.key, "trials": self._kept}, indent=1))
-        return trial
+    def run(self, settings: Sequence[Setting]) -> list[Trial]:
+        """A trial of each: those that are new are scored one by one, then timed in turns with one another."""
+        new = [setting for setting in settings if self._find(setting) is None]
+        for setting in new:
+            self._score(setting)
+        if new:
+            self._time(new)
+        return [trial for setting in settings if (trial := self._find(setting))]
 
-    def _measure(self, type_: str, settings: dict[str, Any]) -> Trial:
+    def _find(self, setting: Setting) -> Trial | None:
+        return next((trial for trial in self._kept if (trial.type, trial.settings) == setting), None)
+
+    def _score(self, setting: Setting) -> None:
+        if _name(setting) not in self._nats:
+            with self._open(setting) as child:
+                self._nats[_name(setting)] = child.ask("score", windows=self._task.windows)["nats"]
+            self._say(f"{self._rival.peer.name} {_name(setting)}: {self._nats[_name(setting)]:.3f} nats")
+            self._keep()
+
+    def _time(self, settings: Sequence[Setting]) -> None:
         task = self._task
-        with self._rival.child() as child:
-            child.ask("open", model=str(self._rival.model(type_)), settings=settings)
-            nats = self._known_nats(type_, settings)
-            if nats is None:
-                nats = child.ask("score", windows=task.windows)["nats"]
-            with self._alone():
-                turns = [child.ask("turn", ids=task.prompt, tokens=task.tokens) for _ in range(1 + TURNS)][1:]
-        prefill_s = median(turn["prefill_s"] for turn in turns)
-        decode_s = median(turn["decode_s"] for turn in turns)
-        return Trial(type_, settings, nats, len(task.prompt) / prefill_s, task.tokens / decode_s)
+        with ExitStack() as stack:
+            seats = [Seat(_name(s), stack.enter_context(self._open(s))) for s in settings]
+            play(seats, [task.prompt] * TURNS, task.tokens, lambda: None, self._alone)
+        for (type_, options), seat in zip(settings, seats, strict=True):
+            figures = seat.figures()
+            trial = Trial(type_, options, self._nats[seat.label], figures["prefill_tps"], figures["decode_tps"])
+            self._kept.append(trial)
+            self._say(f"{self._rival.peer.name} {type_} {options}: {trial.prefill_tps}, {trial.decode_tps} tokens/s")
+        self._keep()
 
-    def _known_nats(self, type_: str, settings: dict[str, Any]) -> float | None:
-        """The number of threads does not change what is computed."""
-        for kept in self._kept:
-            if kept["type"] == type_ and {**kept["settings"], "threads": settings["threads"]} == settings:
-                return float(kept["nats"])
-        return None
+    def _open(self, setting: Setting) -> Child:
+        type_, options = setting
+        model = self._rival.model(type_)
+        child = self._rival.child()
+        try:
+            child.ask("open", model=str(model), settings=options)
+        except BaseException:
+            child.close()
+            raise
+        return child
+
+    def _keep(self) -> None:
+        kept = {"key": self._task.key, "nats": self._nats, "trials": [asdict(trial) for trial in self._kept]}
+        write_atomic(self._path, json.dumps(kept, indent=1))
 
 
-def _kept_trials(path: Path, key: str) -> list[dict[str, Any]]:
-    """What an earlier run wrote, if it measured the same."""
+def _name(setting: Setting) -> str:
+    """Of what decides the results: not the number of threads."""
+    type_, options = setting
+    return " ".join([type_, *(f"{key}={value}" for key, value in options.items() if key != "threads")])
+
+
+def _kept_trials(path: Path, key: str) -> tuple[dict[str, float], list[Trial]]:
+    """Cross-entropies and trials that an earlier run wrote, if it measured the same."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return list(kept["trials"]) if kept["key"] == key else []
+        if kept["key"] == key:
+            return kept["nats"], [Trial(**trial) for trial in kept["trials"]]
     except (OSError, ValueError, KeyError, TypeError):
-        return []  # only speeds that can be measured again
+        pass  # only what can be measured again
+    return {}, []
 
 
 def _fewer(threads: int) -> Iterator[int]:
