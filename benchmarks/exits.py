@@ -11,6 +11,8 @@ from exporter.quality import WINDOW, bundle_tokenizer, measure_quality
 from family.files import sha256_file
 from family.manifest import load_manifest
 
+PRECISIONS = ("f32", "int8", "int4", "mixed")
+"""Bundles that `make` knows; its `mixed` has 4 bits on the device, 8 on the edge and f32 in the cloud."""
 TEXT = "text/wikitext-2/test.txt"
 TOKENS = 16384
 
@@ -19,12 +21,13 @@ def measure() -> dict[str, Any]:
     """All precisions on the same tokens."""
     text = report.data(TEXT)
     figures: dict[str, Any] = {}
-    for precision in report.PRECISIONS:
+    for precision in PRECISIONS:
         bundle = report.bundle(precision)
         manifest = load_manifest(bundle)
         tokenizer = bundle_tokenizer(bundle, manifest)
         found = measure_quality(bundle, manifest.graphs, manifest.spec, tokenizer, text, TOKENS)
         figures[precision] = {
+            "precision": manifest.precision,
             "tokens": found.tokens,
             "cross_entropy": {f"exit_{e.exit}": round(e.cross_entropy, 3) for e in found.exits},
             "agreement": {f"exit_{e.exit}": round(e.agreement, 3) for e in found.exits},
@@ -36,7 +39,7 @@ def measure() -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
     lines = ["| precision | exit | cross-entropy | agreement |", "|---|---|---|---|"]
-    for precision in report.PRECISIONS:
+    for precision in PRECISIONS:
         figures = result[precision]
         for name, nats in figures["cross_entropy"].items():
             lines.append(

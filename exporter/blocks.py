@@ -85,12 +85,32 @@ def eight_bits(matrix: F32) -> Blocks:
     return Blocks(8, (q + 128).astype(np.uint8), scales)
 
 
-def exact_four_bits(matrix: F32) -> Blocks | None:
-    """The blocks of a matrix whose weights lie on 4-bit grids, as those of Q4_0 and Q4_1; none if one does not.
+def four_bits(matrix: F32) -> Blocks:
+    """Exact for every block whose weights lie on a 4-bit grid, as those of Q4_0 and Q4_1; others are rounded.
 
-    A block's grid is searched by the number of steps between its least and its largest weight.
+    These to 4 bits between their least and their largest weight, 0 among them.
     """
     blocks = in_blocks(matrix)
+    steps, exact = grids(blocks)
+    least = np.where(exact, blocks.min(-1), np.minimum(blocks.min(-1), 0))
+    scales = np.where(exact, steps, (np.maximum(blocks.max(-1), 0) - least) / np.float32(15))
+    zeros = _on_grid(-least[..., None], scales, np.float32(0), 0, 15)[..., 0]
+    offsets = np.where(exact, least + zeros * scales, np.float32(0))
+    q = _on_grid(blocks, scales, np.where(exact, least, -zeros * scales), 0, 15)
+    return Blocks(
+        4,
+        q.astype(np.uint8),
+        scales,
+        None if (zeros == 8).all() else zeros.astype(np.uint8),
+        offsets if offsets.any() else None,
+    )
+
+
+def grids(blocks: F32) -> tuple[F32, npt.NDArray[np.bool_]]:
+    """The 4-bit grid of every block [..., 32] that lies on one: (its step, whether there is one), [...] each.
+
+    The grid begins at the block's least weight; its step is searched by the number of steps to the largest.
+    """
     least = blocks.min(-1)
     spread = blocks.max(-1) - least
     scales, left = np.zeros_like(least), np.ones(least.shape, bool)
@@ -102,38 +122,15 @@ def exact_four_bits(matrix: F32) -> Blocks | None:
         scales.flat[where] = step[exact]
         left.flat[where] = False
         if not left.any():
-            return _with_offsets(blocks, scales, least)
-    return None
-
-
-def four_bits(matrix: F32) -> Blocks:
-    """Round to 4 bits between the least and the largest weight of each block, 0 among them."""
-    blocks = in_blocks(matrix)
-    least = np.minimum(blocks.min(-1), 0)
-    scales = (np.maximum(blocks.max(-1), 0) - least) / np.float32(15)
-    zeros = _on_grid(-least[..., None], scales, np.float32(0), 0, 15)[..., 0]
-    q = _on_grid(blocks, scales, -zeros * scales, 0, 15)
-    return Blocks(4, q.astype(np.uint8), scales, zeros.astype(np.uint8))
-
-
-def _with_offsets(blocks: F32, scales: F32, least: F32) -> Blocks:
-    q = _on_grid(blocks, scales, least, 0, 15).astype(np.uint8)
-    zeros = _on_grid(-least[..., None], scales, np.float32(0), 0, 15)[..., 0]
-    offsets = least + zeros * scales
-    return Blocks(
-        4,
-        q,
-        scales,
-        None if (zeros == 8).all() else zeros.astype(np.uint8),
-        offsets if offsets.any() else None,
-    )
+            break
+    return scales, ~left
 
 
 def digits(offsets: F32) -> list[tuple[U8, F32]]:
     """Offsets [out, n] as a sum of digits, the lowest first: (digit + 8 as q [out, b, 32], scale [out, b]) each.
 
     b is the number of blocks that n sums fill. A row's block is counted in a unit of its own, a power of two, that all
-    of its offsets are multiples of, or that is 2^-22 of the largest.
+    of its offsets are multiples of, or that is 2^-40 of the largest.
     """
     out, n = offsets.shape
     exact = np.pad(offsets.astype(np.float64), ((0, 0), (0, -n % BLOCK))).reshape(out, -1, BLOCK)
@@ -141,7 +138,7 @@ def digits(offsets: F32) -> list[tuple[U8, F32]]:
     whole = np.ldexp(fraction, 53).astype(np.int64)
     lowest = np.where(whole == 0, 1 << 62, whole & -whole)
     finest = (exponent - 53 + np.log2(lowest.astype(np.float64)).astype(np.int64)).min(-1)
-    unit = np.maximum(finest, np.where(whole == 0, -1100, exponent).max(-1) - 22)
+    unit = np.maximum(finest, np.where(whole == 0, -1100, exponent).max(-1) - 40)
     left = np.rint(np.ldexp(exact, -unit[..., None])).astype(np.int64)
     found: list[tuple[U8, F32]] = []
     while left.any():

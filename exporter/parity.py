@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
+from exporter.blocks import EXACT, grids, in_blocks
 from exporter.dequantize import stored_matrices
 from exporter.errors import VERSIONS, ExportError
 from exporter.runner import F32, I64, GraphRunner
@@ -85,11 +86,12 @@ def stored_submodels(folder: Path, graphs: tuple[Graph, ...], family: FamilyMode
     Here and there raises `ExportError` for the first matrix that is not the family's, rounded.
     """
     files = {graph.name: folder / graph.files[0] for graph in graphs}
+    precisions = {graph.name: graph.precision for graph in graphs}
     trunk: dict[str, F32] = {}
     for segment in family.spec.segments:
         name = graph_name("segment", segment.index)
         matrices = stored_matrices(files[name], family.spec)
-        check_matrices(name, matrices, family.base.model)
+        check_matrices(name, matrices, family.base.model, keeps_grids=precisions[name] == "int4")
         trunk |= matrices
 
     def submodel(g: int) -> dict[str, F32]:
@@ -102,16 +104,31 @@ def stored_submodels(folder: Path, graphs: tuple[Graph, ...], family: FamilyMode
     return submodel
 
 
-def check_matrices(graph: str, matrices: Mapping[str, F32], model: torch.nn.Module) -> None:
-    """Raise `ExportError` for the first that is too far from the model's parameter of that name."""
-    exact = model.state_dict()
+def check_matrices(
+    graph: str, matrices: Mapping[str, F32], model: torch.nn.Module, *, keeps_grids: bool = False
+) -> None:
+    """Raise `ExportError` for the first that is too far from the model's parameter of that name.
+
+    `keeps_grids` demands that blocks that lie on a 4-bit grid are exact.
+    """
+    parameters = model.state_dict()
     for name, matrix in matrices.items():
-        error = worst_row(matrix, exact[name].numpy())
+        exact = parameters[name].numpy()
+        error = worst_row(matrix, exact)
         if not error <= ROW_BOUND:
             raise ExportError(
                 f"{graph}: {name} as stored has a row {error:.2g} of its size away from the family's, over the bound "
                 f"of {ROW_BOUND:.2g}; {ADVICE}"
             )
+        if keeps_grids and not on_their_grids(matrix, exact):
+            raise ExportError(f"{graph}: {name} as stored has lost 4-bit weights that the family's has; {ADVICE}")
+
+
+def on_their_grids(found: F32, expected: F32) -> bool:
+    """Whether every block of `expected` that lies on a 4-bit grid is in `found`, to f32 rounding."""
+    blocks = in_blocks(expected)
+    off = np.abs(in_blocks(found) - blocks).max(-1)
+    return bool((off <= EXACT * np.abs(blocks).max(-1))[grids(blocks)[1]].all())
 
 
 def worst_row(found: F32, expected: F32) -> float:

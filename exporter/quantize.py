@@ -18,7 +18,6 @@ from exporter.blocks import (
     Blocks,
     digits,
     eight_bits,
-    exact_four_bits,
     four_bits,
     packed,
     with_columns,
@@ -74,7 +73,7 @@ def blocks_of(node: NodeProto, weights: Mapping[str, Tensor], bits: int) -> Bloc
     """The matrix of a product, of the head or of the embedding; none for other nodes."""
     if node.op_type == "MatMul" and node.input[1] in weights:
         matrix = np.ascontiguousarray(_array(weights[node.input[1]]).T)
-        return eight_bits(matrix) if bits == 8 else exact_four_bits(matrix) or four_bits(matrix)
+        return eight_bits(matrix) if bits == 8 else four_bits(matrix)
     if node.op_type == "Gemm" and node.input[1] in weights:
         return eight_bits(_array(weights[node.input[1]]))
     if node.op_type == "Gather" and EMBEDDED in node.output:

@@ -157,9 +157,13 @@ class Manifest:
 
     @property
     def precision(self) -> str:
-        """The precision of all graphs, or each one's where they differ."""
+        """The precision of all graphs, or that of every tier, as `export-family --precision` takes it."""
+        tiers = {
+            tier: "+".join(sorted({g.precision for g in self.graphs if g.index in segments}))
+            for tier, segments in self.tiers.items()
+        }
         kinds = {g.precision for g in self.graphs}
-        return kinds.pop() if len(kinds) == 1 else ",".join(f"{g.name}:{g.precision}" for g in self.graphs)
+        return kinds.pop() if len(kinds) == 1 else ",".join(f"{tier}={kind}" for tier, kind in tiers.items())
 
     @property
     def family_fingerprint(self) -> str:

@@ -125,11 +125,13 @@ def test_fingerprints_follow_what_they_name() -> None:
     assert other_report.export_fingerprint == manifest.export_fingerprint
 
 
-def test_precision_is_one_word_unless_graphs_differ() -> None:
+def test_precision_is_one_word_unless_tiers_differ() -> None:
     manifest = make_manifest()
     assert manifest.precision == "f32"
     mixed = replace(manifest, graphs=(replace(manifest.graphs[0], precision="int4"), *manifest.graphs[1:]))
-    assert mixed.precision.startswith("segment-1:int4,segment-2:f32")
+    assert mixed.precision == "device=f32+int4,edge=f32,cloud=f32"
+    graphs = tuple(replace(g, precision="int8") if g.index == 2 else g for g in manifest.graphs)
+    assert replace(manifest, graphs=graphs).precision == "device=f32,edge=int8,cloud=f32"
 
 
 @pytest.mark.parametrize("granularity", range(1, 7))
