@@ -10,7 +10,7 @@ from relay.channel import CLIENT_OPTIONS
 from relay.client import types
 from relay.client.request import generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
-from relay.errors import REQUEST_KEY, ClosedError, from_rpc, new_request_id
+from relay.errors import REQUEST_KEY, ClosedError, UnknownSessionError, from_rpc, new_request_id
 from relay.options import policy_message
 from relay.policy import Policy
 from relay.v1 import relay_pb2 as pb
@@ -67,14 +67,19 @@ class Generation:
         self.finishes.append(types.finish(event.finish))
         return await anext(self)
 
-    async def steer(self, policy: Policy) -> None:
-        """Change the policy, from the next token on. Raises `UnknownSessionError` if the text is complete."""
+    async def steer(self, policy: Policy) -> bool:
+        """Change the policy, from the next token on; False if the text was complete already."""
         request = pb.SteerRequest(session=self.session, policy=policy_message(policy))
+        metadata = ((REQUEST_KEY, self.request_id),)
         try:
-            metadata = ((REQUEST_KEY, self.request_id),)
+            await self._call.initial_metadata()  # it comes when the text is under way
             await self._stub.Steer(request, timeout=STEER_TIMEOUT_S, metadata=metadata)
         except aio.AioRpcError as error:
-            raise from_rpc(error, self._address, self.request_id) from None
+            refused = from_rpc(error, self._address, self.request_id)
+            if isinstance(refused, UnknownSessionError):
+                return False
+            raise refused from None
+        return True
 
     def cancel(self) -> None:
         """Cancel what is still under way. For the event loop's thread only."""

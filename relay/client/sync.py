@@ -94,9 +94,9 @@ class Generation:
             raise StopIteration
         return token
 
-    def steer(self, policy: Policy) -> None:
-        """Change the policy, from the next token on. Any thread may. Raises `UnknownSessionError` if it is complete."""
-        self._loop.wait(self._stream.steer(policy))
+    def steer(self, policy: Policy) -> bool:
+        """Change the policy, from the next token on; False if the text was complete already. Any thread may."""
+        return self._loop.wait(self._stream.steer(policy))
 
     def close(self) -> None:
         """Cancel what is still under way. Never waits, so that any thread may drop a text."""

@@ -61,6 +61,7 @@ class RelayServicer(rpc.RelayServicer):
             held.policy = job.policy
             complete = False
             try:
+                await context.send_initial_metadata(())  # from here on it may be steered
                 async for event in self._events(node, held, job):
                     yield event
                 complete = True

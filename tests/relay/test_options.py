@@ -12,7 +12,7 @@ import torch
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Finish, GenerateOptions, Prompt, Token
 from relay.decide import STATISTICS, is_sure
-from relay.errors import IdsUnknownError, UnknownExitError, UnknownSessionError
+from relay.errors import IdsUnknownError, InvalidRequestError, UnknownExitError
 from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, Rule, target_exit
 from relay.sampling import Sampling, sample
 from tests.relay.processes import Gate
@@ -154,17 +154,33 @@ def test_a_policy_may_change_in_mid_text(tiny_bundle: Path) -> None:
         async with AsyncRelayClient(address(nodes.device)) as client:
             stream = client.generate(PROMPT, policy=FixedExit(1), **GREEDY)
             tokens = [await anext(stream) for _ in range(5)]
-            await stream.steer(FixedExit(3))
+            assert await stream.steer(FixedExit(3))
             gate.open()
             tokens += [token async for token in stream]
-            with pytest.raises(UnknownSessionError, match=r"no text of session \w+ is under way"):
-                await stream.steer(FixedExit(1))
+            assert not await stream.steer(FixedExit(1)), "it is complete"
         # The sixth token's policy was asked before the gate held it.
         assert [t.exit for t in tokens] == [1] * 6 + [3] * 14
         mixed = PROMPT + ids(tokens[:6])
         assert ids(tokens[6:]) == ids(
             await text(nodes.device, mixed, policy=FixedExit(3), **{**GREEDY, "max_tokens": 14})
         )
+
+    with_chain(tiny_bundle, scenario)
+
+
+def test_a_text_may_be_steered_before_its_first_token(tiny_bundle: Path) -> None:
+    async def scenario(nodes: Chain) -> None:
+        gate = Gate(nodes.device.node.engine)
+        async with AsyncRelayClient(address(nodes.device)) as client:
+            stream = client.generate(PROMPT, policy=FixedExit(1), **GREEDY)
+            assert await stream.steer(FixedExit(2))
+            gate.open()
+            exits = [token.exit async for token in stream]
+            assert exits == [1] + [2] * 19, "the first one's policy was asked before"
+            refused = client.generate([], policy=FixedExit(1))
+            assert not await refused.steer(FixedExit(2))
+            with pytest.raises(InvalidRequestError, match="prompt is empty"):
+                await anext(refused)
 
     with_chain(tiny_bundle, scenario)
 
