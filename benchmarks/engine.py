@@ -96,7 +96,7 @@ def measure(options: Options) -> dict[str, Any]:
         probe = stack.enter_context(Child("probe", "probe", Path(sys.executable)))
         probe.ask("open", settings={"threads": default_threads()})
         probed: list[dict[str, Any]] = []
-        play(
+        disturbed = play(
             [full, first, *(seat for _, seat in rivals)],
             _prompts(options, manifest),
             TOKENS,
@@ -133,6 +133,7 @@ def measure(options: Options) -> dict[str, Any]:
             for entrant, seat in rivals
         ],
         "device": device,
+        "others_cpu_share": {"median": round(median(disturbed), 3), "max": round(max(disturbed), 3)},
         "protocol": {
             "prompt": PROMPT,
             "tokens": TOKENS,

@@ -1,9 +1,11 @@
 """Turns of several engines on one machine, one after the other, so that what the machine does meets all of them."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -52,11 +54,13 @@ def play(
     tokens: int,
     probe: Callable[[], Any],
     alone: Callable[[], AbstractContextManager[None]],
-) -> None:
+) -> list[float]:
     """A round for each prompt, after one to warm up: every seat takes a turn, each round another one first.
 
     `probe` is called in every round; `alone` is held while rounds are played, for `BURST_S` or a little more at a time.
+    Gives, for each round, the share of the machine's processors that other processes used: near 0 where times count.
     """
+    disturbed: list[float] = []
     rounds = [prompts[0], *prompts]
     number = 0
     while number < len(rounds):
@@ -65,13 +69,28 @@ def play(
             while number < len(rounds) and time.monotonic() - started < BURST_S:
                 probe()
                 first = number % len(seats)
+                before = _others_s(seats)
                 for seat in (*seats[first:], *seats[:first]):
                     _turn(seat, seats, rounds[number], tokens)
+                after = _others_s(seats)
+                disturbed.append((after[0] - before[0]) / (after[1] - before[1]))
                 if number == 0:
                     for seat in seats:
                         seat.prefill_s.clear()
                         seat.decode_s.clear()
                 number += 1
+    return disturbed[1:]
+
+
+def _others_s(seats: Sequence[Seat]) -> tuple[float, float]:
+    """Seconds of the processors' time that processes without a seat have used, and of all their time, since the start.
+
+    From Linux's `/proc/stat`, in steps of 10 ms: user, nice, system, idle, waiting, and so on.
+    """
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    whole = sum(ticks[:8]) / os.sysconf("SC_CLK_TCK")
+    idle = sum(ticks[3:5]) / os.sysconf("SC_CLK_TCK")
+    return whole - idle - sum(processor_s(seat.child.pid) for seat in seats), whole
 
 
 def _turn(seat: Seat, seats: Sequence[Seat], ids: Sequence[int], tokens: int) -> None:

@@ -14,7 +14,7 @@ from benchmarks.peers.folders import made_once
 from benchmarks.peers.rounds import Seat, play
 from family.files import write_atomic
 
-TURNS = 3
+TURNS = 2
 Alone = Callable[[], AbstractContextManager[None]]
 
 

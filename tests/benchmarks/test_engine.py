@@ -138,10 +138,11 @@ def test_rounds_rotate_who_is_first_and_charge_idle_time_to_the_idle(ours: Child
     with Child("b", "ours", Path(sys.executable)) as other:
         other.ask("open", model=str(tiny_bundle), settings={"threads": 1, "exit": 1})
         seats = [Noted("a", ours), Noted("b", other)]
-        play(seats, [IDS, IDS[:5]], 2, lambda: None, nullcontext)
+        disturbed = play(seats, [IDS, IDS[:5]], 2, lambda: None, nullcontext)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert all(len(seat.prefill_s) == len(seat.decode_s) == 2 for seat in seats)
     assert all(0 <= seat.idle_s < seat.waited_s for seat in seats)
+    assert len(disturbed) == 2 and all(-0.1 < share <= 1 for share in disturbed)
 
 
 def test_a_ratio_is_the_median_of_each_rounds() -> None:
