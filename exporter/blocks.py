@@ -79,7 +79,7 @@ def eight_bits(matrix: F32) -> Blocks:
     scales = np.abs(blocks).max(-1) / np.float32(127)
     halves = scales.astype(np.float16).astype(np.float32)
     found = [_on_grid(blocks, scale, np.float32(0), -127, 127) for scale in (halves, scales)]
-    exact = _is_exact(found[0], blocks, halves, np.float32(0))
+    exact = _is_exact(found[0], blocks, halves, np.float32(0), EXACT * np.abs(blocks).max(-1))
     scales = np.where(exact, halves, scales)
     q = np.where(exact[..., None], *found)
     return Blocks(8, (q + 128).astype(np.uint8), scales)
@@ -111,19 +111,20 @@ def grids(blocks: F32) -> tuple[F32, npt.NDArray[np.bool_]]:
 
     The grid begins at the block's least weight; its step is searched by the number of steps to the largest.
     """
-    least = blocks.min(-1)
-    spread = blocks.max(-1) - least
+    flat = blocks.reshape(-1, BLOCK)
+    tolerance = EXACT * np.abs(flat).max(-1)
+    least, largest = flat.min(-1), flat.max(-1)
     scales, left = np.zeros_like(least), np.ones(least.shape, bool)
     for steps in range(15, 0, -1):
-        step = (spread[left] / steps).astype(np.float16).astype(np.float32)
-        q = _on_grid(blocks[left], step, least[left], 0, 15)
-        exact = _is_exact(q, blocks[left], step, least[left])
-        where = np.flatnonzero(left)[exact]
-        scales.flat[where] = step[exact]
-        left.flat[where] = False
+        step = ((largest - least) / steps).astype(np.float16).astype(np.float32)
+        found = np.flatnonzero(left)
+        for part in (slice(4), slice(BLOCK)):  # a few weights rule most blocks out
+            q = _on_grid(flat[found, part], step[found], least[found], 0, 15)
+            found = found[_is_exact(q, flat[found, part], step[found], least[found], tolerance[found])]
+        scales[found], left[found] = step[found], False
         if not left.any():
             break
-    return scales, ~left
+    return scales.reshape(blocks.shape[:-1]), ~left.reshape(blocks.shape[:-1])
 
 
 def digits(offsets: F32) -> list[tuple[U8, F32]]:
@@ -175,8 +176,8 @@ def _on_grid(blocks: F32, scales: F32, least: F32 | np.float32, low: int, high: 
     return found
 
 
-def _is_exact(q: F32, blocks: F32, scales: F32, least: F32 | np.float32) -> npt.NDArray[np.bool_]:
-    """Which blocks these numbers of steps give, to f32 rounding."""
+def _is_exact(q: F32, blocks: F32, scales: F32, least: F32 | np.float32, tolerance: F32) -> npt.NDArray[np.bool_]:
+    """Which blocks these numbers of steps give."""
     off = np.abs(q * scales[..., None] + np.asarray(least)[..., None] - blocks).max(-1)
-    exact: npt.NDArray[np.bool_] = off <= EXACT * np.abs(blocks).max(-1)
+    exact: npt.NDArray[np.bool_] = off <= tolerance
     return exact
