@@ -105,7 +105,7 @@ def _load(
     """The slow part of the start: verify and open files, run the self-test."""
     engine = BundleEngine(config.bundle, manifest, segments, config.threads or os.cpu_count() or 1)
     text = TextCodec(config.bundle, manifest) if segments[0] == 1 else None
-    return engine, text, is_chunk_invariant(engine, manifest.spec.vocab_size)
+    return engine, text, is_chunk_invariant(engine, manifest.spec)
 
 
 async def serve(config: NodeConfig, ready: Callable[[NodeServer], None]) -> None:
