@@ -15,6 +15,8 @@ from benchmarks.peers.rounds import Seat, play
 from family.files import write_atomic
 
 TURNS = 2
+QUIET = 0.05
+"""Trials during which others used more of the machine than this share serve this run only."""
 Alone = Callable[[], AbstractContextManager[None]]
 
 
@@ -96,7 +98,7 @@ Setting = tuple[str, dict[str, Any]]
 
 
 class _Trials:
-    """Trials, written to disk when they are done, so that a sweep that was cut goes on."""
+    """Trials, written to disk when they are done and were not disturbed, so that a sweep that was cut goes on."""
 
     def __init__(self, rival: Rival, task: Task, alone: Alone, say: Callable[[str], None]) -> None:
         self._rival, self._task, self._alone, self._say = rival, task, alone, say
@@ -126,13 +128,14 @@ class _Trials:
         task = self._task
         with ExitStack() as stack:
             seats = [Seat(_name(s), stack.enter_context(self._open(s))) for s in settings]
-            play(seats, [task.prompt] * TURNS, task.tokens, lambda: None, self._alone)
+            disturbed = play(seats, [task.prompt] * TURNS, task.tokens, lambda: None, self._alone)
         for (type_, options), seat in zip(settings, seats, strict=True):
             figures = seat.figures()
             trial = Trial(type_, options, self._nats[seat.label], figures["prefill_tps"], figures["decode_tps"])
             self._kept.append(trial)
             self._say(f"{self._rival.peer.name} {type_} {options}: {trial.prefill_tps}, {trial.decode_tps} tokens/s")
-        self._keep()
+        if max(disturbed) <= QUIET:
+            self._keep()
 
     def _open(self, setting: Setting) -> Child:
         type_, options = setting

@@ -173,6 +173,7 @@ def test_a_sweep_goes_on_where_it_was_cut_and_forgets_another_task(
     peer = Peer("mirror", "ours", "hf", types=("tiny",), options={"exit": (1, None)})
     rival = Rival(peer, Path(sys.executable), tmp_path, tmp_path)
     task = Task(tuple(IDS), 2, (tuple(IDS),), "key")
+    monkeypatch.setattr(sweeps, "QUIET", 1.0)
     found = sweep(rival, task, 2, nullcontext, lambda _: None)
     assert [(t.settings["threads"], t.settings["exit"]) for t in found[:2]] == [(2, 1), (2, None)]
     assert {t.settings["threads"] for t in found[2:]} == {1}
@@ -182,6 +183,18 @@ def test_a_sweep_goes_on_where_it_was_cut_and_forgets_another_task(
     assert sweep(rival, task, 2, nullcontext, lambda _: None)[:2] == found[:2]
     with pytest.raises(TypeError):
         sweep(rival, replace(task, key="another"), 2, nullcontext, lambda _: None)
+
+
+def test_disturbed_trials_are_used_and_not_kept(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").symlink_to(tiny_bundle)
+    monkeypatch.setattr(sweeps, "QUIET", -1.0)
+    peer = Peer("mirror", "ours", "hf", types=("tiny",), options={"exit": (None,)})
+    rival = Rival(peer, Path(sys.executable), tmp_path, tmp_path)
+    assert len(sweep(rival, Task(tuple(IDS), 2, (tuple(IDS),), "key"), 1, nullcontext, lambda _: None)) == 1
+    kept = json.loads((tmp_path / "trials.json").read_text())
+    assert kept["trials"] == [] and list(kept["nats"]) == ["tiny exit=None"]
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
