@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto
 
-from exporter.blocks import BLOCK, F32, U8, Blocks, unpacked
+from exporter.blocks import F32, U8, Blocks, unpacked
 from exporter.build import read_part
 from exporter.graphs import Part, Tensor
 from exporter.quantize import QUANTIZED, QUANTIZED_EMBEDDING, VALUES
@@ -35,7 +35,7 @@ def blocks_in(
     node: NodeProto, weights: Mapping[str, Tensor], values: str, scales: str, zeros: str | None = None
 ) -> Blocks:
     """A quantized node's matrix, from the tensors of these names."""
-    bits = next(a.i for a in node.attribute if a.name == "bits")
+    bits, size = (next(a.i for a in node.attribute if a.name == name) for name in ("bits", "block_size"))
     rows = weights[scales].dims[0]
 
     def whole(name: str, width: int) -> U8:
@@ -45,7 +45,7 @@ def blocks_in(
     width = len(weights[zeros].data) // rows if zeros else 0
     return Blocks(
         bits,
-        whole(values, BLOCK * bits // 8).reshape(rows, -1, BLOCK),
+        whole(values, size * bits // 8).reshape(rows, -1, size),
         step,
         whole(zeros, width)[:, : step.shape[1]] if zeros else None,
     )

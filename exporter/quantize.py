@@ -106,10 +106,10 @@ def product(node: NodeProto, x: str, blocks: Blocks) -> NodeProto:
         list(node.output),
         name=node.name,
         domain=DOMAIN,
-        K=n_blocks * BLOCK,
+        K=n_blocks * blocks.size,
         N=rows,
         bits=blocks.bits,
-        block_size=BLOCK,
+        block_size=blocks.size,
         accuracy_level=INT8_ACTIVATIONS,
     )
 
@@ -124,7 +124,7 @@ def embedding(node: NodeProto, blocks: Blocks) -> NodeProto:
         name=node.name,
         domain=DOMAIN,
         bits=blocks.bits,
-        block_size=BLOCK,
+        block_size=blocks.size,
         gather_axis=0,
         quantize_axis=1,
     )

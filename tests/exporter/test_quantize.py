@@ -92,6 +92,14 @@ def test_eight_bits_keep_a_matrix_that_was_stored_in_eight() -> None:
     assert np.array_equal(eight_bits(matrix).matrix(), matrix)
 
 
+@pytest.mark.parametrize(("width", "size"), [(128, 64), (96, 32)])
+def test_eight_bits_round_other_matrices_in_the_widest_blocks_that_fit(width: int, size: int) -> None:
+    matrix = np.random.default_rng(5).standard_normal((8, width)).astype(np.float32)
+    found = eight_bits(matrix)
+    assert found.size == size
+    assert np.abs(found.matrix() - matrix).max() <= np.abs(matrix).max() / 254 * 1.01
+
+
 def test_weights_off_the_grid_are_rounded_and_the_blocks_beside_them_are_not() -> None:
     matrix = q4_1(4, 64)
     matrix[1, 3:40] += np.random.default_rng(3).standard_normal(37).astype(np.float32) / 100
