@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relay.errors import InternalError
 from relay.messages import Logits, Logprobs, Question
 from relay.policy import Rule
 from relay.sampling import F32, sample
@@ -30,6 +31,8 @@ def decide(logits: Logits, question: Question, position: int) -> Decision:
     confidence: list[float] = []
     logprobs: list[Logprobs] = []
     sure = True
+    if not np.isfinite(logits.max(axis=-1)).all():
+        raise InternalError("an exit's logits are no numbers; export the bundle again, from a sound base")
     for i, row in enumerate(logits):
         token = sample(row if question.adjust is None else question.adjust(row), question.sampling, position + i)
         probabilities, log_total = _softmax(row)

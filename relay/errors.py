@@ -167,7 +167,7 @@ class InternalError(RelayError):
     """A defect of the node; the client gets no details, the node's log has them."""
 
     code = "internal"
-    advice = "look for the request's id in the log of the node that the message names, and report it"
+    advice = "look for the request's id in the nodes' logs, and report what they say"
 
 
 CATALOGUE: dict[str, type[RelayError]] = {

@@ -55,6 +55,8 @@ def policy_message(given: Policy) -> pb.Policy:
                     rule=rule_message(Rule(given.statistic, given.threshold)), deepest=deepest
                 )
             )
+        case _:
+            raise InvalidRequestError(f"{given!r} is no policy; give FixedExit, ConfidenceExit or ExitSchedule")
 
 
 def _exit(number: int) -> int:

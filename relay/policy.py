@@ -57,7 +57,7 @@ class ConfidenceExit:
     threshold: float
     statistic: Statistic = "max_probability"
     deepest: int | None = None
-    """The deepest exit that may be asked; by default the family's, or the deepest that the entry node can reach."""
+    """The deepest exit that may be asked; by default the family's; the entry node's own where it has no upstream."""
 
     def __post_init__(self) -> None:
         Rule(self.statistic, self.threshold)

@@ -51,7 +51,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 (greedy) or more")
-        _require(0 <= self.top_k <= UINT32, "top_k", self.top_k, "0 (off) or more")
+        _require(0 <= self.top_k <= UINT32, "top_k", self.top_k, "0 (off) to 4294967295")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0, at most 1 (off)")
         _require(0 <= self.min_p <= 1, "min_p", self.min_p, "0 (off) to 1")
         _require(0 <= self.seed <= UINT64, "seed", self.seed, "a 64-bit number from 0 on")
@@ -76,9 +76,9 @@ class Penalties:
     """Taken off as often as the text has the token (prompt excluded)."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.repetition < math.inf, "repetition_penalty", self.repetition, "more than 0; 1 is off")
-        _require(math.isfinite(self.presence), "presence_penalty", self.presence, "a finite number; 0 is off")
-        _require(math.isfinite(self.frequency), "frequency_penalty", self.frequency, "a finite number; 0 is off")
+        _require(1e-3 <= self.repetition <= 1e3, "repetition_penalty", self.repetition, "0.001 to 1000; 1 is off")
+        _require(abs(self.presence) <= 1e3, "presence_penalty", self.presence, "-1000 to 1000; 0 is off")
+        _require(abs(self.frequency) <= 1e3, "frequency_penalty", self.frequency, "-1000 to 1000; 0 is off")
 
 
 NO_PENALTIES = Penalties()

@@ -99,6 +99,14 @@ class Level:
         return logits
 
 
+def beyond(exit_: int, last: int, tier: str) -> NoUpstreamError:
+    """The error for an exit beyond the last segment of a tier that has no upstream."""
+    return NoUpstreamError(
+        f"exit {exit_} lies beyond segment {last}, the last that tier {tier!r} serves, and that "
+        f"node has no upstream; start it with --upstream HOST:PORT, or ask for an exit up to {last}"
+    )
+
+
 class Runner:
     """Takes work to the engine and adds up the time that it took there."""
 
@@ -178,10 +186,7 @@ class Session:
         if question.exit <= last:
             return
         if self._upstream is None:
-            raise NoUpstreamError(
-                f"exit {question.exit} lies beyond segment {last}, the last that tier {self._tier!r} serves, and that "
-                f"node has no upstream; start it with --upstream HOST:PORT, or ask for an exit up to {last}"
-            )
+            raise beyond(question.exit, last, self._tier)
         if question.adjust is not None:
             raise IdsUnknownError(
                 f"penalties need the token ids, which tier {self._tier!r} alone knows; it serves exits up to {last}: "

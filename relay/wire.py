@@ -59,6 +59,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     _require(rows.codec == pb.CODEC_F32, f"rows: codec {rows.codec} is unknown here; send f32")
     _require(count > 0 and rows.width == d_model, f"rows: {count} of width {rows.width}, expected width {d_model}")
     _require(len(rows.data) == count * d_model * _F32.itemsize, "rows: data and shape disagree")
+    _require(bool(np.isfinite(np.frombuffer(rows.data, _F32)).all()), "rows: not all of them are finite numbers")
     _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
     _require(len(message.anchor) == VALUE_BYTES, f"anchor: expected {VALUE_BYTES} bytes")
     _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")

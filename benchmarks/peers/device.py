@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from benchmarks.peers.child import Child, processor_s
 from deploy.local import node

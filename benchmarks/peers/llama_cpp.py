@@ -5,7 +5,7 @@ from ctypes import c_void_p
 from pathlib import Path
 from typing import Any
 
-import llama_cpp as llama  # type: ignore[import-not-found]
+import llama_cpp as llama
 import numpy as np
 from numpy.typing import NDArray
 

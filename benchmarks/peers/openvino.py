@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov  # type: ignore[import-not-found]
+import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 

@@ -78,6 +78,8 @@ class Chat:
                 if not self._asks:
                     raise
                 sys.stderr.write(error_line(error) + "\n")
+                if getattr(error, "code", "") == "prompt-too-long":
+                    self._remark("/reset forgets the conversation and makes room")
 
     def _line(self) -> str | None:
         try:

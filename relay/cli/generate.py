@@ -15,7 +15,7 @@ from relay.cli.options import add_options, options_of
 
 if TYPE_CHECKING:
     from relay.client.sync import Generation
-    from relay.client.types import Prompt
+    from relay.client.types import Finish, Prompt
 
 DEFAULT_TOKENS = 128
 
@@ -71,12 +71,18 @@ def _as_json(stream: "Generation") -> None:
     told = 0
     for token in stream:
         for finish in stream.finishes[told:]:
-            write(json.dumps(asdict(finish), ensure_ascii=False) + "\n")
+            _finish_as_json(finish, stream)
         told = len(stream.finishes)
         fields = {key: value for key, value in asdict(token).items() if key != "logits" and value is not None}
         write(shown(json.dumps(fields, ensure_ascii=False), sys.stdout) + "\n")
     for finish in stream.finishes[told:]:
-        write(json.dumps(asdict(finish), ensure_ascii=False) + "\n")
+        _finish_as_json(finish, stream)
+
+
+def _finish_as_json(finish: "Finish", stream: "Generation") -> None:
+    """With what the text can be made again by, and found in the logs."""
+    fields = {**asdict(finish), "seed": stream.seed, "request_id": stream.request_id}
+    write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def _as_text(stream: "Generation", samples: int) -> None:

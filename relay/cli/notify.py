@@ -1,7 +1,10 @@
 """A word to the service manager: sd_notify(3), which is one datagram."""
 
+import logging
 import os
 import socket
+
+log = logging.getLogger("relay.node")
 
 
 def notify_ready() -> None:
@@ -9,6 +12,9 @@ def notify_ready() -> None:
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.connect("\0" + path[1:] if path.startswith("@") else path)
-        manager.sendall(b"READY=1")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.connect("\0" + path[1:] if path.startswith("@") else path)
+            manager.sendall(b"READY=1")
+    except OSError as error:  # nobody listens there any more
+        log.warning("could not tell NOTIFY_SOCKET %s that the node is ready: %s", path, error)

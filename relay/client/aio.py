@@ -68,7 +68,10 @@ class Generation:
         return await anext(self)
 
     async def steer(self, policy: Policy) -> bool:
-        """Change the policy, from the next token on; False if the text was complete already."""
+        """Change the policy from the node's next token on, which may be some ahead of those read so far.
+
+        False if the text was complete already.
+        """
         request = pb.SteerRequest(session=self.session, policy=policy_message(policy))
         metadata = ((REQUEST_KEY, self.request_id),)
         try:

@@ -11,15 +11,35 @@ from relay.options import MOST_LOGPROBS
 from relay.sampling import GREEDY, NO_PENALTIES, UINT32, Penalties, Sampling
 from relay.v1 import relay_pb2 as pb
 
+MOST_TIMEOUT_S = 1e9
+
 
 def generate_request(prompt: Prompt, options: GenerateOptions) -> pb.GenerateRequest:
     """The message of one `generate`. A seed that sampling needs and the caller left out is drawn here.
 
     Raises `InvalidRequestError` or one of its kinds.
     """
+    if unknown := options.keys() - GenerateOptions.__annotations__.keys():
+        known = ", ".join(sorted(GenerateOptions.__annotations__))
+        raise InvalidRequestError(f"generate has no option {min(unknown)!r}; it has {known}")
+    _check_timeout(options.get("timeout"))
+    try:
+        return _message(prompt, options)
+    except (TypeError, AttributeError, ValueError) as error:  # a value of another type than its option's
+        raise InvalidRequestError(f"a value is not what its option takes: {error}") from None
+
+
+def _check_timeout(seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds <= MOST_TIMEOUT_S:
+        raise InvalidRequestError(
+            f"timeout cannot be {seconds}; give seconds, more than 0 and up to {MOST_TIMEOUT_S:g}"
+        )
+
+
+def _message(prompt: Prompt, options: GenerateOptions) -> pb.GenerateRequest:
     request = pb.GenerateRequest(
         session=_utf8(options.get("session") or uuid.uuid4().hex),
-        max_tokens=_count("max_tokens", options.get("max_tokens", 0), "0 (no limit but the context) or more"),
+        max_tokens=_count("max_tokens", options.get("max_tokens", 0), "0 (no limit but the context) to 4294967295"),
         logits=options.get("logits", False),
         ignore_stop=options.get("ignore_stop", False),
         samples=_count("samples", options.get("samples", 1), "1 or more", least=1),
@@ -77,6 +97,8 @@ def _set_prompt(request: pb.GenerateRequest, prompt: Prompt) -> None:
     if isinstance(prompt, str):
         request.text = _utf8(prompt)
         return
+    if isinstance(prompt, (bytes, bytearray)):
+        raise InvalidRequestError("a prompt of bytes is neither text nor token ids; decode it")
     turns = [isinstance(item, Mapping) for item in prompt]
     if any(turns) and not all(turns):
         raise InvalidRequestError("a prompt is a list of token ids or turns, not both")

@@ -95,7 +95,10 @@ class Generation:
         return token
 
     def steer(self, policy: Policy) -> bool:
-        """Change the policy, from the next token on; False if the text was complete already. Any thread may."""
+        """Change the policy from the node's next token on, which may be some ahead of those read so far.
+
+        False if the text was complete already. Any thread may.
+        """
         return self._loop.wait(self._stream.steer(policy))
 
     def close(self) -> None:

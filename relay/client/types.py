@@ -49,9 +49,11 @@ class GenerateOptions(TypedDict, total=False):
     frequency_penalty: float
     """Taken off the logit of a token as often as the text has it."""
     keep: bool
-    """Keep the session when the text is complete: a request of the same `session` computes only what is new."""
+    """Keep the session when the text is over: the entry node computes only what is new in the next prompt of the same
+    `session`. Nodes upstream keep theirs for their grace, and are sent the rows again after that.
+    """
     timeout: float
-    """Seconds for the whole text, over every hop; none by default."""
+    """Seconds for the whole text, over every hop, up to 10^9; none by default."""
     logits: bool
     """Also return the logits that decided each token."""
     ignore_stop: bool
@@ -100,7 +102,7 @@ class Finish:
     stop: str
     """The stop string that ended it, empty if none did."""
     cached_tokens: int
-    """Tokens of the prompt that were not computed again."""
+    """Tokens of the prompt that the entry node did not compute again."""
     sample: int
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from family.manifest import Manifest, check_segments
 from family.strict import FieldError
-from relay.settings.kinds import ADDRESS, COUNT, DEFAULT_ADDRESS, FOLDER, NAME, SECONDS, SEGMENTS
+from relay.settings.kinds import ADDRESS, COUNT, DEFAULT_ADDRESS, FOLDER, NAME, SECONDS, SEGMENTS, THREADS
 from relay.settings.table import setting, table_of
 
 
@@ -23,7 +23,7 @@ class NodeConfig:
         default=None, metadata=setting("segments", SEGMENTS, "serve these instead of the tier's own")
     )
     threads: int | None = field(
-        default=None, metadata=setting("threads", COUNT, "threads of a forward; by default one for each core")
+        default=None, metadata=setting("threads", THREADS, "threads of a forward; by default one for each core")
     )
     max_sessions: int = field(default=64, metadata=setting("max-sessions", COUNT, "sessions held at a time"))
     grace_s: float = field(

@@ -43,16 +43,16 @@ class Finished:
 
 
 async def generate(
-    session: Session, job: Job, policy: Callable[[], Policy], decoder: Callable[[], TextStream]
+    session: Session, job: Job, policy: Callable[[], Policy], decoder: Callable[[], TextStream], started: float
 ) -> AsyncIterator[Decided | Finished]:
     """The job's samples, one after the other: the tokens of each, then its end. Each next token asks for the policy.
+    `started` is when the request came, by `time.perf_counter`.
 
     The session may hold positions already. What it shares with the prompt is not computed again: so a second sample, or
     a conversation's next turn, is going back.
     """
     prompt = chain.extend(session.history.value(-1), job.ids, CODEC_F32)
     for index in range(job.samples):
-        started = time.perf_counter()
         cached = min(session.history.shared(prompt), len(job.ids) - 1)
         ids, values = list(job.ids), list(prompt)
         text, stops = decoder(), StopStrings(job.stop)
@@ -60,12 +60,12 @@ async def generate(
         end: Finished | None = None
         base = cached
         while end is None:
-            target = target_exit(policy(), len(ids), job.deepest)
+            current = policy()
             question = Question(
-                target,
+                target_exit(current, len(ids), job.deepest),
                 want=1,
                 sampling=sampling,
-                rule=rule_of(policy()),
+                rule=rule_of(current),
                 logprobs=job.logprobs,
                 logits=job.logits,
                 adjust=penalised(job.penalties, job.ids, ids[len(job.ids) :]),

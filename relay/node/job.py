@@ -11,11 +11,13 @@ from relay.node.node import Node
 from relay.node.stops import Limit
 from relay.policy import FixedExit, Policy, deepest_exit
 from relay.sampling import GREEDY, NO_PENALTIES, Penalties, Sampling
+from relay.session import beyond
 from relay.v1 import relay_pb2 as pb
 
 MOST_SAMPLES = 64
 MOST_STOPS = 16
 MOST_STOP_CHARACTERS = 256
+MOST_STOP_IDS = 256
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,8 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
     ids = await _prompt(node, request)
     check_prompt(ids, spec)
     policy = options.policy(request.policy) or FixedExit(node.deepest_exit)
-    check_policy(policy, spec)
     penalties = options.penalties(request.penalties)
-    if penalties != NO_PENALTIES and deepest_exit(policy, node.deepest_exit) > node.last_segment:
-        raise IdsUnknownError(
-            f"penalties need the token ids, which only this node has, and it serves exits up to {node.last_segment}; "
-            f"leave the penalties out, or choose a policy that asks no exit beyond {node.last_segment}"
-        )
+    check_policy(policy, penalties, node)
     room = spec.context - len(ids)
     own_stops = () if request.ignore_stop else node.manifest.stop_ids
     return Job(
@@ -61,7 +58,7 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
         limit="length" if 0 < request.max_tokens <= room else "context",
         policy=policy,
         deepest=node.deepest_exit,
-        stop_ids=frozenset(own_stops) | frozenset(_ids(request.stop_ids, spec, "stop id")),
+        stop_ids=frozenset(own_stops) | frozenset(_stop_ids(request.stop_ids, spec)),
         stop=_stops(request.stop),
         sampling=options.sampling(request.sampling),
         penalties=penalties,
@@ -83,11 +80,21 @@ def check_prompt(ids: Sequence[int], spec: FamilySpec) -> None:
     _ids(ids, spec, "token id")
 
 
-def check_policy(policy: Policy, spec: FamilySpec) -> None:
-    """Raise `UnknownExitError` for a policy that names an exit which the family does not have."""
-    exit_ = deepest_exit(policy, spec.granularity)
-    if not 1 <= exit_ <= spec.granularity:
-        raise UnknownExitError(f"exit {exit_} is unknown; this family has exits 1..{spec.granularity}")
+def check_policy(policy: Policy, penalties: Penalties, node: Node) -> None:
+    """Raise what is wrong with a policy for a text with these penalties, begun on this node: `UnknownExitError`,
+    `NoUpstreamError`, `IdsUnknownError`.
+    """
+    deepest, last = deepest_exit(policy, node.deepest_exit), node.last_segment
+    granularity = node.manifest.spec.granularity
+    if not 1 <= deepest <= granularity:
+        raise UnknownExitError(f"exit {deepest} is unknown; this family has exits 1..{granularity}")
+    if deepest > node.deepest_exit:
+        raise beyond(deepest, last, node.config.tier)
+    if penalties != NO_PENALTIES and deepest > last:
+        raise IdsUnknownError(
+            f"penalties need the token ids, which only this node has, and it serves exits up to {last}; "
+            f"leave the penalties out, or choose a policy that asks no exit beyond {last}"
+        )
 
 
 async def _prompt(node: Node, request: pb.GenerateRequest) -> Sequence[int]:
@@ -125,6 +132,12 @@ def _stops(stops: Sequence[str]) -> tuple[str, ...]:
                 f"a stop string of {len(stop)} characters; give 1 to {MOST_STOP_CHARACTERS} characters each"
             )
     return tuple(stops)
+
+
+def _stop_ids(ids: Sequence[int], spec: FamilySpec) -> Sequence[int]:
+    if len(ids) > MOST_STOP_IDS:
+        raise InvalidRequestError(f"{len(ids)} stop ids; give at most {MOST_STOP_IDS}")
+    return _ids(ids, spec, "stop id")
 
 
 def _samples(wanted: int) -> int:

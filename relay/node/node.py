@@ -11,7 +11,7 @@ from family.manifest import Manifest
 from relay import chain, wire
 from relay.channel import CLIENT_OPTIONS
 from relay.engine.engine import BundleEngine
-from relay.errors import PeerMismatchError
+from relay.errors import REQUEST_KEY, PeerMismatchError
 from relay.hop import Hop, Transport
 from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
@@ -111,7 +111,7 @@ class Node:
                     "copy the same bundle to both nodes"
                 )
 
-    async def describe(self, timeout_s: float) -> list[pb.Node]:
+    async def describe(self, timeout_s: float, request_id: str) -> list[pb.Node]:
         """This node and those upstream of it, as far as they answer within `timeout_s`."""
         spec = self.manifest.spec
         me = pb.Node(
@@ -140,7 +140,8 @@ class Node:
         if self._channel is None:
             return [me]
         try:
-            reply = await rpc.RelayStub(self._channel).Describe(pb.DescribeRequest(), timeout=timeout_s)
+            stub, metadata = rpc.RelayStub(self._channel), ((REQUEST_KEY, request_id),)
+            reply = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, metadata=metadata)
             if reply.nodes and reply.nodes[0].first_segment == self.last_segment + 1:
                 return [me, *reply.nodes]
             me.upstream_error = f"it does not begin with segment {self.last_segment + 1}; correct --upstream"

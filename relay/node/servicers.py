@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +13,12 @@ from grpc import aio
 
 from relay import options, wire
 from relay.errors import InternalError, InvalidRequestError, NotReadyError, public, refuse, request_id_of
+from relay.names import is_name
 from relay.node.generate import Decided, Finished, generate
 from relay.node.job import Job, check_policy, job_of
 from relay.node.node import Node
-from relay.node.sessions import Held
-from relay.policy import Policy
+from relay.node.sessions import Text
+from relay.session import Session
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -50,6 +52,7 @@ class RelayServicer(rpc.RelayServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateEvent]:  # noqa: N802
         """Stream decided tokens, then one Finish; so for every sample."""
+        started = time.perf_counter()
         name, request_id = request.session or uuid.uuid4().hex, request_id_of(context)
         async with _guarded(context, request_id, name):
             wire.name("session", name)
@@ -58,16 +61,21 @@ class RelayServicer(rpc.RelayServicer):
             if node.sessions.streams(name):
                 raise InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
             held = node.sessions.enter(name, _deadline(context), request_id)
-            held.policy = job.policy
-            complete = False
+            held.text = Text(job.policy, job.penalties)
+            log.info("request %s, session %s: a text of %d prompt tokens begins", request_id, name, len(job.ids))
+            how = "cut short"
             try:
                 await context.send_initial_metadata(())  # from here on it may be steered
-                async for event in self._events(node, held, job):
+                async for event in self._events(node, held.session, held.text, job, started):
                     yield event
-                complete = True
+                how = "complete"
+            except Exception:
+                how = "failed"
+                raise
             finally:
-                held.policy = None
-                if complete and request.keep:
+                held.text = None
+                log.info("request %s, session %s: %s", request_id, name, how)
+                if request.keep and how != "failed":
                     node.sessions.keep(name, held)
                 else:
                     node.sessions.leave(name, held, over=True)
@@ -80,25 +88,27 @@ class RelayServicer(rpc.RelayServicer):
             policy = options.policy(request.policy)
             if policy is None:
                 raise InvalidRequestError("the request has no policy; give exit, schedule or confidence")
-            check_policy(policy, node.manifest.spec)
-            node.sessions.steer(wire.name("session", request.session), policy)
+            text = node.sessions.text(wire.name("session", request.session))
+            check_policy(policy, text.penalties, node)
+            text.policy = policy
             return pb.SteerReply()
         raise AssertionError("unreachable: aborting raises")
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeReply:  # noqa: N802, ARG002
         """This node and those upstream."""
-        async with _guarded(context, request_id_of(context), "-"):
+        request_id = request_id_of(context)
+        async with _guarded(context, request_id, "-"):
             remaining_s = context.time_remaining()
             timeout_s = DESCRIBE_UPSTREAM_S if remaining_s is None else min(DESCRIBE_UPSTREAM_S, remaining_s / 2)
-            return pb.DescribeReply(nodes=await self._readiness.ready().describe(timeout_s))
+            return pb.DescribeReply(nodes=await self._readiness.ready().describe(timeout_s, request_id))
         raise AssertionError("unreachable: aborting raises")
 
-    async def _events(self, node: Node, held: Held, job: Job) -> AsyncIterator[pb.GenerateEvent]:
-        def policy() -> Policy:
-            return held.policy or job.policy
-
+    async def _events(
+        self, node: Node, session: Session, text: Text, job: Job, started: float
+    ) -> AsyncIterator[pb.GenerateEvent]:
         assert node.text is not None
-        async for step in generate(held.session, job, policy, partial(node.text.decoder, job.ids)):
+        decoder = partial(node.text.decoder, job.ids)
+        async for step in generate(session, job, lambda: text.policy, decoder, started):
             if isinstance(step, Decided):
                 yield pb.GenerateEvent(token=_token(step))
             else:
@@ -120,7 +130,7 @@ class HopServicer(rpc.HopServicer):
         node = self._readiness.node
         try:
             async for message in request_iterator:
-                async with _guarded(context, request_id, name or "-"):
+                async with _guarded(context, request_id, message.session if is_name(message.session) else "-"):
                     if held is None:
                         node = self._readiness.ready()
                         node.check_peer(message.peer)
@@ -134,6 +144,7 @@ class HopServicer(rpc.HopServicer):
                     if held is None:
                         name = message.session
                         held = node.sessions.enter(name, _deadline(context), request_id)
+                        log.info("request %s, session %s: rows from tier %s", request_id, name, message.peer.tier)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply
         except aio.AbortError:  # refused: the sender gives the session up

@@ -9,10 +9,19 @@ from relay.fence import Fence, Stale
 from relay.hop import Envelope
 from relay.messages import Answer, Behind
 from relay.policy import Policy
+from relay.sampling import Penalties
 from relay.session import Session
 
 KEPT_S = 900.0
 """How long a session that a request asked to keep stays after its text."""
+
+
+@dataclass
+class Text:
+    """What of a text under way may be changed, or bounds the change."""
+
+    policy: Policy
+    penalties: Penalties
 
 
 @dataclass
@@ -31,8 +40,8 @@ class Held:
     """Set while no stream serves the session."""
     kept: bool = False
     """Nobody waits for it: it is there to save work, should a request of its name come, and gives way to a new one."""
-    policy: Policy | None = None
-    """Of the text under way, if one begins here."""
+    text: Text | None = None
+    """Under way, if one begins here."""
     request_id: str = ""
     """Of the newest request that it serves."""
 
@@ -75,12 +84,12 @@ class Sessions:
         held = self._held.get(name)
         return held.request_id if held is not None else ""
 
-    def steer(self, name: str, policy: Policy) -> None:
-        """Change the policy of the text under way. Raises `UnknownSessionError`."""
+    def text(self, name: str) -> Text:
+        """The session's text. Raises `UnknownSessionError` if none is under way."""
         held = self._held.get(name)
-        if held is None or held.policy is None or held.streams == 0:
+        if held is None or held.text is None:
             raise UnknownSessionError(f"no text of session {name} is under way on this node; it may be complete")
-        held.policy = policy
+        return held.text
 
     def deadline(self, name: str) -> float | None:
         """Loop time at which the session's newest stream ends, if it has an end."""
@@ -111,6 +120,7 @@ class Sessions:
         if held.streams == 0 and over:
             self._free(name, held)
         elif held.streams == 0:
+            held.session.pause()  # the next stream has a deadline and a request of its own, and so has its way upstream
             self._expire(name, held, self._grace_s)
         self._quieter.set()
 
@@ -144,7 +154,9 @@ class Sessions:
             self._free(name, self._held[name])
 
     def _free(self, name: str, held: Held) -> None:
-        """Forget the session now; telling the upstream goes on beside."""
+        """Forget the session now, unless it is forgotten; telling the upstream goes on beside."""
+        if self._held.get(name) is not held:
+            return
         if held.expiry is not None:
             held.expiry.cancel()
         del self._held[name]

@@ -12,6 +12,9 @@ from relay.names import MOST_NAME_CHARACTERS, NAME_RULE, is_name
 DEFAULT_ADDRESS = "localhost:7001"
 """Where a node listens, and where a client looks for it, unless told otherwise."""
 
+MOST_SEGMENTS = 1000
+MOST_THREADS = 1024
+
 
 def address(text: str) -> str:
     """HOST:PORT, for argparse."""
@@ -33,10 +36,18 @@ def segments(text: str) -> tuple[int, ...]:
     first, dash, last = text.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected A or A-B, for example 1-2, got {text!r}")
-    served = tuple(range(int(first), int(last if dash else first) + 1))
-    if not served:
-        raise argparse.ArgumentTypeError(f"expected A-B with A up to B, got {text!r}")
-    return served
+    low, high = int(first), int(last if dash else first)
+    if not low <= high <= MOST_SEGMENTS:
+        raise argparse.ArgumentTypeError(f"expected A-B with A up to B, and B up to {MOST_SEGMENTS}, got {text!r}")
+    return tuple(range(low, high + 1))
+
+
+def threads(text: str) -> int:
+    """A number of threads, for argparse."""
+    number = positive(text)
+    if number > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {text!r}")
+    return number
 
 
 def _segments_text(served: tuple[int, ...]) -> str:
@@ -71,4 +82,5 @@ FOLDER = Kind("DIR", Path, (str,), "a string", _absolute_text)
 ADDRESS = Kind("HOST:PORT", address, (str,), "a string")
 SEGMENTS = Kind("A-B", segments, (str, int), "a string or a whole number", _segments_text)
 COUNT = Kind("N", positive, (int,), "a whole number")
+THREADS = Kind("N", threads, (int,), "a whole number")
 SECONDS = Kind("S", seconds, (int, float), "a number")

@@ -98,7 +98,9 @@ class GenerateRequest(_message.Message):
     logprobs: _builtins.int
     """Send log-probabilities: the token's, and those of this many most probable tokens."""
     keep: _builtins.bool
-    """Keep the session when the text is complete: the next request of its name computes only what is new in its prompt."""
+    """Keep the session when the text is over: the next request of its name computes only what is new in its prompt. Nodes
+    upstream keep theirs for their grace; after that they are sent the rows again.
+    """
     @_builtins.property
     def ids(self) -> Global___TokenIds: ...
     @_builtins.property
@@ -326,7 +328,7 @@ class Policy(_message.Message):
         RULE_FIELD_NUMBER: _builtins.int
         DEEPEST_FIELD_NUMBER: _builtins.int
         deepest: _builtins.int
-        """The deepest exit that may be asked; 0: the deepest that the node can reach."""
+        """The deepest exit that may be asked; 0: the family's, or the node's own where it has no upstream."""
         @_builtins.property
         def rule(self) -> Global___Rule: ...
         def __init__(
@@ -576,7 +578,7 @@ class Finish(_message.Message):
     stop: _builtins.str
     """The stop string that ended it, if one did."""
     cached_tokens: _builtins.int
-    """Tokens of the prompt that were not computed again."""
+    """Tokens of the prompt that this node did not compute again."""
     def __init__(
         self,
         *,

@@ -210,7 +210,9 @@ def test_generate_json_is_one_object_for_every_token_and_one_for_the_end(nodes: 
     }  # fmt: skip
     assert "".join(token["text"] for token in tokens) == written(nodes, max_tokens=6, policy=ExitSchedule(7))
     assert all(token["tier"] == ("device", "edge", "cloud")[token["exit"] - 1] for token in tokens)
-    assert set(finish) == {"reason", "prompt_tokens", "tokens", "stop", "cached_tokens", "sample"}
+    assert set(finish) == {
+        "reason", "prompt_tokens", "tokens", "stop", "cached_tokens", "sample", "seed", "request_id",
+    }  # fmt: skip
     assert finish["tokens"] == len(tokens)
 
 

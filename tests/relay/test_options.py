@@ -12,11 +12,11 @@ import torch
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Finish, GenerateOptions, Prompt, Token
 from relay.decide import STATISTICS, is_sure
-from relay.errors import IdsUnknownError, InvalidRequestError, UnknownExitError
+from relay.errors import IdsUnknownError, InvalidRequestError, NoUpstreamError, UnknownExitError
 from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, Rule, target_exit
-from relay.sampling import Sampling, sample
-from tests.relay.processes import Gate
-from tests.relay.servers import Chain, address, chain, single, text
+from relay.sampling import Penalties, Sampling, penalised, sample
+from tests.relay.processes import Gate, eventually
+from tests.relay.servers import Chain, address, chain, config, running, single, text
 
 PROMPT = list(range(3, 20))
 SAMPLED: dict[str, Any] = {"max_tokens": 20, "ignore_stop": True, "temperature": 1.0, "top_p": 0.95, "seed": 11}
@@ -243,14 +243,44 @@ def test_penalties_work_where_the_ids_are_known_and_are_refused_elsewhere(tiny_b
     with_chain(tiny_bundle, scenario)
 
 
-def test_penalised_texts_that_are_steered_beyond_the_ids_end_with_the_reason(tiny_bundle: Path) -> None:
+def test_a_policy_that_would_end_the_text_is_refused_to_who_steers_and_the_text_lives(tiny_bundle: Path) -> None:
     async def scenario(nodes: Chain) -> None:
+        gate = Gate(nodes.device.node.engine, free=3)
         async with AsyncRelayClient(address(nodes.device)) as client:
             stream = client.generate(PROMPT, policy=FixedExit(1), presence_penalty=1.0, **GREEDY)
-            await anext(stream)
-            await stream.steer(FixedExit(3))
             with pytest.raises(IdsUnknownError, match="exits up to 1"):
-                _ = [token async for token in stream]
+                await stream.steer(FixedExit(3))
+            gate.open()
+            assert {token.exit async for token in stream} == {1}
+        async with running(config(tiny_bundle, "device")) as alone, AsyncRelayClient(address(alone)) as client:
+            gate = Gate(alone.node.engine, free=3)
+            stream = client.generate(PROMPT, **GREEDY)
+            with pytest.raises(NoUpstreamError, match="exit 3 lies beyond segment 1"):
+                await stream.steer(FixedExit(3))
+            gate.open()
+            assert len([token async for token in stream]) == 20
+
+    with_chain(tiny_bundle, scenario)
+
+
+def test_a_text_may_be_steered_from_a_fixed_exit_to_confidence_and_back(tiny_bundle: Path) -> None:
+    async def scenario(nodes: Chain) -> None:
+        gate = Gate(nodes.device.node.engine, free=3)
+        async with AsyncRelayClient(address(nodes.device)) as client:
+            stream = client.generate(PROMPT, policy=FixedExit(1), **GREEDY)
+            tokens = [await anext(stream) for _ in range(3)]
+            assert await stream.steer(ConfidenceExit(1.0, deepest=2))
+            gate.open()
+            tokens += [token async for token in stream]
+        assert [t.exit for t in tokens] == [1] * 4 + [2] * 16
+        gate = Gate(nodes.device.node.engine, free=3)
+        async with AsyncRelayClient(address(nodes.device)) as client:
+            stream = client.generate(PROMPT, policy=ConfidenceExit(0.0), **GREEDY)
+            tokens = [await anext(stream) for _ in range(3)]
+            assert await stream.steer(FixedExit(3))
+            gate.open()
+            tokens += [token async for token in stream]
+        assert [t.exit for t in tokens] == [1] * 4 + [3] * 16
 
     with_chain(tiny_bundle, scenario)
 
@@ -283,15 +313,64 @@ def test_kept_sessions_give_way_to_new_ones(tiny_bundle: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_text_that_breaks_off_is_not_kept(tiny_bundle: Path) -> None:
+def test_a_kept_text_that_is_cut_short_costs_nothing_of_what_was_computed(tiny_bundle: Path) -> None:
     async def scenario(nodes: Chain) -> None:
         async with AsyncRelayClient(address(nodes.device)) as client:
-            stream = client.generate(PROMPT, keep=True, ignore_stop=True)
+            stream = client.generate(PROMPT, session="cut", keep=True, ignore_stop=True)
             await anext(stream)
             await stream.aclose()
-            async with asyncio.timeout(10):
-                while any(nodes.sessions()):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: nodes.device.node.sessions.streams("cut") == 0)
+        tokens, (finish,) = await texts(nodes, PROMPT, session="cut", keep=True, **GREEDY)
+        assert finish.cached_tokens == len(PROMPT) - 1
+        assert ids(tokens) == ids(await text(nodes.device, PROMPT, **GREEDY))
+
+    with_chain(tiny_bundle, scenario)
+
+
+def test_every_turn_of_a_kept_session_has_its_own_deadline_and_request_on_every_node(tiny_bundle: Path) -> None:
+    async def scenario(nodes: Chain) -> None:
+        for number, timeout in enumerate((5.0, None)):
+            async with AsyncRelayClient(address(nodes.device)) as client:
+                options = GenerateOptions(session="turns", keep=True, max_tokens=4, ignore_stop=True)
+                if timeout is not None:
+                    options["timeout"] = timeout
+                stream = client.generate(PROMPT + [5] * number, **options)
+                await anext(stream)
+                for server in (nodes.device, nodes.edge, nodes.cloud):
+                    assert server.node.sessions.request_id("turns") == stream.request_id
+                    assert (server.node.sessions.deadline("turns") is None) == (timeout is None)
+                _ = [token async for token in stream]
+            await eventually(lambda: nodes.edge.node.sessions.streams("turns") == 0)
+
+    with_chain(tiny_bundle, scenario)
+
+
+def test_filters_and_penalties_reach_the_exit_that_decides(tiny_bundle: Path) -> None:
+    async def scenario(nodes: Chain) -> None:
+        filtered: dict[str, Any] = {"temperature": 1.5, "top_k": 40, "min_p": 0.05, "seed": 3, **GREEDY}
+        for token in await text(nodes.device, PROMPT, logits=True, **filtered):
+            assert token.logits is not None
+            assert token.id == sample(token.logits, Sampling(1.5, top_k=40, min_p=0.05, seed=3), token.position)
+        options: dict[str, Any] = {"repetition_penalty": 1.7, "presence_penalty": 0.5, **GREEDY}
+        said: list[int] = []
+        for token in await text(nodes.device, PROMPT, logits=True, policy=FixedExit(1), **options):
+            adjust = penalised(Penalties(1.7, 0.5), PROMPT, said)
+            assert token.logits is not None and adjust is not None
+            assert token.id == int(adjust(token.logits).argmax())
+            said.append(token.id)
+
+    with_chain(tiny_bundle, scenario)
+
+
+def test_a_stop_string_ends_each_sample_for_itself(tiny_bundle: Path) -> None:
+    async def scenario(nodes: Chain) -> None:
+        free, _ = await texts(nodes, PROMPT, samples=3, **SAMPLED)
+        whole = ["".join(t.text for t in free if t.sample == i) for i in range(3)]
+        stop = whole[0][len(whole[0]) // 2]
+        cut, finishes = await texts(nodes, PROMPT, samples=3, stop=stop, **SAMPLED)
+        for i, finish in enumerate(finishes):
+            assert "".join(t.text for t in cut if t.sample == i) == whole[i].partition(stop)[0]
+            assert (finish.reason, finish.stop) == (("stop", stop) if stop in whole[i] else ("length", ""))
 
     with_chain(tiny_bundle, scenario)
 

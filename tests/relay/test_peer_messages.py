@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from family.manifest import Manifest, load_manifest
@@ -61,6 +62,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"count": 0, "data": b"", "chain": b""}, "rows: 0 of width 64"),
     ({"width": 65}, "width 65, expected width 64"),
     ({"data": bytes(7)}, "data and shape disagree"),
+    ({"data": np.full(128, np.nan, "<f4").tobytes()}, "rows: not all of them are finite numbers"),
     ({"chain": bytes(16)}, "chain: one value for each row"),
     ({"anchor": b"short"}, "anchor: expected 16 bytes"),
     ({"base": 255}, "positions up to 257, the context is 256"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay import chain
 from relay.decide import decide, is_sure
-from relay.errors import InvalidRequestError
+from relay.errors import InternalError, InvalidRequestError
 from relay.log import History, RowLog, pieces
 from relay.messages import Question
 from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Rule, target_exit
@@ -97,6 +97,15 @@ def test_log_probabilities_are_the_logits_own_before_temperature_and_penalties()
     assert [value for _, value in entry.top] == pytest.approx(expected[best].tolist(), abs=1e-5)
     assert decide(logits, asked(1), 5).logprobs == ()
     assert decide(logits, asked(1, logprobs=0), 5).logprobs[0].top == ()
+
+
+def test_logits_that_are_no_numbers_decide_nothing() -> None:
+    for bad in (np.nan, np.inf):
+        logits = np.zeros((1, 8), np.float32)
+        logits[0, 3] = bad
+        for sampling in (Sampling(), Sampling(1.0)):
+            with pytest.raises(InternalError, match="are no numbers; export the bundle again"):
+                decide(logits, asked(1, sampling=sampling), 5)
 
 
 def test_an_exit_is_sure_by_its_probabilities_alone() -> None:

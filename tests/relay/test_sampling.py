@@ -129,6 +129,11 @@ def test_a_tokens_noise_does_not_depend_on_the_others() -> None:
         assert sample(without, sampling, position) == drawn
 
 
+def test_no_number_of_a_positions_noise_comes_again_at_the_next() -> None:
+    drawn = [noise_bits(7, 0, position, 1000) for position in range(20)]
+    assert len(np.unique(np.concatenate(drawn))) == 20 * 1000
+
+
 def test_zero_temperature_is_greedy_whatever_else_is_set() -> None:
     assert sample(LOGITS, Sampling(0.0, top_k=5, top_p=0.5, seed=3), 7) == sample(LOGITS, GREEDY, 0) == LOGITS.argmax()
 
@@ -159,7 +164,9 @@ def test_values_that_make_no_sense_are_refused(bad: dict[str, Any], says: str) -
         Sampling(**bad)
 
 
-@pytest.mark.parametrize("bad", [{"repetition": 0.0}, {"presence": float("nan")}, {"frequency": float("inf")}])
+@pytest.mark.parametrize(
+    "bad", [{"repetition": 0.0}, {"repetition": 1e4}, {"presence": float("nan")}, {"frequency": float("inf")}]
+)
 def test_penalties_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InvalidRequestError, match="_penalty cannot be"):
         Penalties(**bad)
