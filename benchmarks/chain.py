@@ -5,7 +5,7 @@ text by text. Times are taken at the client.
 
 `chain_vs_single` is the chain's tokens per second over the single node's, both at full depth and greedy. A hop is one
 `Advance` round trip, measured by the node that sends it, less the engine time and the further hops behind it:
-`hop_ms_p50` and `hop_ms_p99` are those of the slower hop. `rss_mb` is each node's resident memory, `all` the single one's.
+`hop_ms_p50` and `hop_ms_p99` are those of the slower hop. `rss_mb` is a node's resident memory, `all` the single one's.
 """
 
 import asyncio
