@@ -12,7 +12,7 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
-"""For the environment before ONNX Runtime loads: its official builds otherwise send facts on models and machine home."""
+"""For the environment before ONNX Runtime loads: its official builds otherwise send facts on models home."""
 
 
 def run(command: Callable[[], None], *, name: str, extra: str, interrupted: str = "") -> None:
