@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.calibrate import Calibration, calibrated, four_bit_layers, windows_of
 from exporter.describe import check_template, describe, family_hashes, special_tokens, stop_ids, write_tokenizer
 from exporter.errors import ExportError
 from exporter.onnxfile import write_graphs
@@ -38,6 +39,7 @@ def export(
     precision: str,
     *,
     held: Held | None = None,
+    calibration: Calibration | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the family as a bundle to the directory `out`, replacing a bundle that is there.
@@ -48,42 +50,53 @@ def export(
         out: the bundle's directory; it appears whole, or not at all.
         precision: one of `exporter.precision.PRECISIONS`, or one per tier as `device=int4,edge=int8,cloud=f32`.
         held: text to measure the written graphs on, for the manifest's `quality`.
+        calibration: text to calibrate those 4-bit weights on that were not stored in 4 bits; without it they are
+            rounded.
         say: told what is being done, for a progress line.
 
     Raises:
         ExportError: `out` holds something else, the precision or the model is not supported, or a graph is too far from
             PyTorch.
+        DataError: a text cannot be read.
     """
     out = check_target(out)
     precisions = of_segments(precision, default_tiers(family.spec.granularity))
+    stored = family
+    if calibration is not None:
+        layers = four_bit_layers(family.spec, precisions)
+        stored = calibrated(family, layers, windows_of(calibration, tokenizer, family.spec.context), say)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        manifest = write_bundle(family, tokenizer, folder, precisions, held, say)
+        manifest = write_bundle(family, stored, tokenizer, folder, precisions, held, say)
         put_in_place(folder, out, Path(scratch) / "replaced")
     return manifest
 
 
 def write_bundle(
     family: FamilyModel,
+    stored: FamilyModel,
     tokenizer: Any,
     folder: Path,
     precisions: Mapping[int, str],
     held: Held | None,
     say: Callable[[str], None],
 ) -> Manifest:
-    """Write and check a bundle in the empty directory `folder`, with scratch files beside it."""
+    """Write and check a bundle in the empty directory `folder`, with scratch files beside it.
+
+    `stored` is the family with the weights that the graphs are made of: itself, or a calibrated one.
+    """
     scratch, spec = folder.parent, family.spec
     write_tokenizer(tokenizer, folder)
     special = special_tokens(tokenizer)
     check_template(folder, special)
-    pieces = make_pieces(family, tokenizer, precisions, scratch, say)
+    pieces = make_pieces(stored, tokenizer, precisions, scratch, say)
     say("writing the graphs")
     write_graphs(pieces, spec, folder)
     graphs = describe(pieces, precisions, folder)
     say("comparing with PyTorch")
-    parity = check(folder, graphs, family, tokenizer)
+    parity = check(folder, graphs, family, stored, tokenizer)
     quality = None
     if held is not None:
         done = [0]

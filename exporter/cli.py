@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 EVAL_TOKENS = 16384
 """Tokens of the `--eval` text that are scored where `--eval-tokens` says nothing."""
 
+CALIBRATE_TOKENS = 16384
+"""Tokens of the `--calibrate` text that are read where `--calibrate-tokens` says nothing."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -36,6 +39,19 @@ def parser() -> argparse.ArgumentParser:
         default="int4",
         help=f"of the weights: {', '.join(PRECISIONS)}, or one per tier as in device=int4,edge=int8,cloud=f32; "
         "default: %(default)s",
+    )
+    add(
+        "--calibrate",
+        type=existing_file,
+        metavar="TEXT",
+        help="fit 4-bit weights to this text, which is not --eval's; for a base that was not stored in 4 bits",
+    )
+    add(
+        "--calibrate-tokens",
+        type=positive,
+        default=CALIBRATE_TOKENS,
+        metavar="N",
+        help="of the text; default: %(default)s",
     )
     add("--eval", type=existing_file, metavar="TEXT", help="measure every exit on this text")
     add("--eval-tokens", type=positive, default=EVAL_TOKENS, metavar="N", help="of the text; default: %(default)s")
@@ -59,6 +75,7 @@ def main() -> None:
 def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest":
     """Load the family and export it."""
     from exporter.bundle import Held, check_target, export
+    from exporter.calibrate import Calibration, four_bit_layers
     from family.manifest import default_tiers
     from family.spec import load_spec
     from training.base import load_base_of
@@ -66,13 +83,19 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
 
     check_target(arguments.out)
     spec = load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
-    of_segments(arguments.precision, default_tiers(spec.granularity))
+    precisions = of_segments(arguments.precision, default_tiers(spec.granularity))
+    calibration = None
+    if arguments.calibrate:
+        four_bit_layers(spec, precisions)
+        calibration = Calibration(arguments.calibrate, arguments.calibrate_tokens)
     held = Held(arguments.eval, arguments.eval_tokens) if arguments.eval else None
     try:
         say("loading the base")
         base = load_base_of(spec, arguments.base)
         family = load_family(arguments.family, base)
-        return export(family, base.tokenizer, arguments.out, arguments.precision, held=held, say=say)
+        return export(
+            family, base.tokenizer, arguments.out, arguments.precision, held=held, calibration=calibration, say=say
+        )
     finally:
         say("")
 

@@ -177,11 +177,16 @@ def compare(found: F32, expected: F32) -> tuple[float, float]:
     return float((np.abs(off).max(1) / spans).max()), float(np.sqrt(((off**2).mean(1) / powers).mean()))
 
 
-def check(folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, tokenizer: Any) -> dict[str, Parity]:
-    """Parity of every graph. Raises `ExportError` for the first that does not run or is over its bound."""
+def check(
+    folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, given: FamilyModel, tokenizer: Any
+) -> dict[str, Parity]:
+    """Parity of every graph. Raises `ExportError` for the first that does not run or is over its bound.
+
+    `given` is the family with the weights that the graphs were made of: itself, or a calibrated one.
+    """
     exact = reference(family, tokenizer)
     rounded = any(graph.precision != "f32" for graph in graphs)
-    ref = reference(family, tokenizer, stored_submodels(folder, graphs, family)) if rounded else exact
+    ref = reference(given, tokenizer, stored_submodels(folder, graphs, given)) if rounded else exact
     found = {}
     for graph in graphs:
         quantized = graph.precision != "f32"

@@ -61,6 +61,12 @@ def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: 
         (["FAMILY", "--out", "b"], "tiny-g3 was trained on base; give that base with --base"),
         (["FAMILY", "--out", "."], ".: is in use"),
         (["FAMILY", "--out", "b", "--eval", "missing.txt"], "missing.txt: no such file"),
+        (["FAMILY", "--out", "b", "--calibrate", "missing.txt"], "missing.txt: no such file"),
+        (
+            ["FAMILY", "--out", "b", "--calibrate", "occupied/thesis.txt", "--precision", "int8"],
+            "leave --calibrate out",
+        ),
+        (["FAMILY", "--out", "b", "--calibrate-tokens", "0"], "expected a positive whole number"),
         (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive whole number"),
         (["FAMILY", "--out", "b", "--precision", "int3"], "expected one of f32, int8, int4, or one per tier"),
         (["FAMILY", "--out", "b", "--precision", "device=int4,edge=int4"], "nothing is said of cloud; give device=..."),
@@ -90,6 +96,16 @@ def test_a_mistake_is_told_in_a_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert message in told[-1] and "error: " in told[-1]
     assert not (tmp_path / "b").exists()
+
+
+def test_four_bit_weights_are_calibrated_on_a_text(folder: Path, tiny_base_dir: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("A prefix can always be sent again. " * 80)
+    given = (folder, "--base", tiny_base_dir, "--precision", "int4", "--json")
+    plain = command(*given, "--out", tmp_path / "plain")
+    fitted = command(*given, "--out", tmp_path / "fitted", "--calibrate", text, "--calibrate-tokens", 300)
+    assert (plain.returncode, fitted.returncode, fitted.stderr) == (0, 0, "")
+    assert json.loads(plain.stdout)["export_fingerprint"] != json.loads(fitted.stdout)["export_fingerprint"]
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(
