@@ -57,7 +57,10 @@ class Held:
 
 
 class Sessions:
-    """All sessions of a node. A stream that breaks leaves its session for `grace_s`, one that says goodbye frees it."""
+    """All sessions of a node. A stream that breaks leaves its session for `grace_s`, one that says goodbye frees it.
+
+    A session that no stream serves gives way to a new one when the node is full.
+    """
 
     def __init__(self, open_session: Callable[[str], Session], most: int, grace_s: float) -> None:
         self._open_session = open_session
@@ -101,7 +104,7 @@ class Sessions:
         held = self._held.get(name)
         if held is None:
             if len(self._held) >= self._most:
-                self._free_longest_kept()
+                self._free_longest_idle()
             if len(self._held) >= self._most:
                 raise BusyError(
                     f"the node holds {self._most} sessions, as many as it may; try again later, or raise --max-sessions"
@@ -147,10 +150,11 @@ class Sessions:
     def _expire(self, name: str, held: Held, after_s: float) -> None:
         held.expiry = asyncio.get_running_loop().call_later(after_s, self._free, name, held)
 
-    def _free_longest_kept(self) -> None:
-        kept = [(held.expiry.when(), name) for name, held in self._held.items() if held.kept and held.expiry]
-        if kept:
-            _, name = min(kept)
+    def _free_longest_idle(self) -> None:
+        """Kept sessions first, then those whose stream broke: what either loses is computed again when it is asked."""
+        idle = [(not held.kept, held.expiry.when(), name) for name, held in self._held.items() if held.expiry]
+        if idle:
+            *_, name = min(idle)
             self._free(name, self._held[name])
 
     def _free(self, name: str, held: Held) -> None:

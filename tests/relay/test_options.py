@@ -313,6 +313,17 @@ def test_kept_sessions_give_way_to_new_ones(tiny_bundle: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_session_that_is_kept_for_later_gives_way_upstream_too(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with chain(tiny_bundle, max_sessions=1) as nodes:
+            for name in ("a", "b", "a"):
+                tokens = await text(nodes.device, PROMPT, session=name, keep=True, **GREEDY)
+                assert len(tokens) == 20
+                await eventually(lambda: nodes.cloud.node.sessions.streams(name) == 0)  # noqa: B023
+
+    asyncio.run(scenario())
+
+
 def test_a_kept_text_that_is_cut_short_costs_nothing_of_what_was_computed(tiny_bundle: Path) -> None:
     async def scenario(nodes: Chain) -> None:
         async with AsyncRelayClient(address(nodes.device)) as client:
