@@ -60,7 +60,7 @@ def test_a_grid_is_found_again_after_a_small_change() -> None:
     change = torch.randn(64, 4, generator=generator) @ torch.randn(4, 128, generator=generator)
     changed = matrix + change * (0.02 * matrix.norm() / change.norm())
     again = on_grid(changed, torch.eye(128))
-    assert (again - matrix).norm() < 0.5 * (rounded(changed) - matrix).norm()
+    assert (again - matrix).norm() < 0.35 * (rounded(changed) - matrix).norm()
 
 
 def test_products_with_inputs_that_go_together_are_closer_than_rounded_ones() -> None:
@@ -69,7 +69,7 @@ def test_products_with_inputs_that_go_together_are_closer_than_rounded_ones() ->
     x += 0.1 * torch.randn(x.shape, generator=generator)
     matrix = torch.randn(64, 128, generator=generator)
     errors = [(x @ (m - matrix).T).square().mean() for m in (on_grid(matrix, x.T @ x), rounded(matrix))]
-    assert errors[0] < 0.3 * errors[1]
+    assert errors[0] < 0.15 * errors[1]
 
 
 def test_an_input_that_never_comes_does_no_harm() -> None:
