@@ -1,5 +1,6 @@
 """From logits to tokens: pure functions of (logits, drafts, sampling, position)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,16 +32,19 @@ def decide(logits: Logits, question: Question, position: int) -> Decision:
     confidence: list[float] = []
     logprobs: list[Logprobs] = []
     sure = True
-    if not np.isfinite(logits.max(axis=-1)).all():
-        raise InternalError("an exit's logits are no numbers; export the bundle again, from a sound base")
     for i, row in enumerate(logits):
+        largest = float(row.max())
+        if not math.isfinite(largest):
+            raise InternalError("an exit's logits are no numbers; export the bundle again, from a sound base")
         token = sample(row if question.adjust is None else question.adjust(row), question.sampling, position + i)
-        probabilities, log_total = _softmax(row)
+        exponentials = row - row.dtype.type(largest)
+        np.exp(exponentials, out=exponentials)
+        total = exponentials.sum(dtype=np.float32)
         tokens.append(token)
-        confidence.append(float(probabilities.max()))
-        sure = sure and (question.rule is None or is_sure(question.rule, probabilities))
+        confidence.append(float(1 / total))
+        sure = sure and (question.rule is None or is_sure(question.rule, exponentials / total))
         if question.logprobs is not None:
-            logprobs.append(_logprobs(row, log_total, token, question.logprobs))
+            logprobs.append(_logprobs(row, largest + math.log(total), token, question.logprobs))
         if i < len(question.drafts) and question.drafts[i] != token:
             break
     return Decision(tuple(tokens), tuple(confidence), tuple(logprobs), sure)
@@ -68,14 +72,6 @@ STATISTICS: dict[str, Callable[[F32], float]] = {
     "entropy": _entropy,
 }
 """What can be asked of an exit's probabilities, (vocab,): by `relay.policy.Statistic`."""
-
-
-def _softmax(row: F32) -> tuple[F32, float]:
-    """Probabilities, and the logarithm of the sum of the exponentials."""
-    largest = row.max()
-    exponentials = np.exp(row - largest)
-    total = exponentials.sum(dtype=np.float32)
-    return exponentials / total, float(largest) + float(np.log(total))
 
 
 def _logprobs(row: F32, log_total: float, token: int, most: int) -> Logprobs:
