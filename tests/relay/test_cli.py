@@ -152,6 +152,14 @@ def test_a_chat_at_a_terminal_survives_errors_and_colours_the_tiers(nodes: Chain
     assert "\x1b[36m" not in plain and "4 tokens" in plain
 
 
+def test_a_chats_next_turn_computes_only_what_is_new(nodes: Chain) -> None:
+    _, shown = at_terminal(
+        "relay", "chat", "--max-tokens", "4", "--node", address(nodes.device), typed="tea\nmilk\n/exit\n", NO_COLOR="1"
+    )
+    first, second = (int(known) for known in re.findall(r"(\d+) of the prompt known", shown))
+    assert first == 0 and second > 10
+
+
 def test_a_prompt_is_asked_for_where_a_person_gives_none(nodes: Chain) -> None:
     status, shown = at_terminal("relay", "generate", "--node", address(nodes.device), typed="")
     assert status == 2 and "error: nothing to continue; give a prompt, for example: relay generate" in shown
