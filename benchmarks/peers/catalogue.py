@@ -32,7 +32,9 @@ class Peer:
         ]
 
 
-CPU_TORCH = ("--extra-index-url", "https://download.pytorch.org/whl/cpu", "torch==2.13.0", "torchvision==0.28.0")
+CPU_TORCH = ("torch==2.13.0", "torchvision==0.28.0")
+CPU_TORCH_INDEX = {"PIP_EXTRA_INDEX_URL": "https://download.pytorch.org/whl/cpu"}
+"""PyTorch's own CPU build (pytorch.org/get-started/locally); PyPI's Linux build brings gigabytes of CUDA."""
 
 PEERS = {
     peer.name: peer
@@ -50,6 +52,7 @@ PEERS = {
             types=("int8", "int8-sym", "int4", "int4-sym", "f16"),
             options={"hint": ("f32", "bf16"), "kv": ("",)},
             requirements=(CPU_TORCH, ("openvino==2026.4.1", "optimum-intel==2.2.0", "nncf==3.4.0")),
+            build=CPU_TORCH_INDEX,
         ),
         Peer(
             name="llama.cpp",

@@ -54,8 +54,10 @@ def _generate(arguments: argparse.Namespace) -> None:
         stream = client.generate(prompt, **options)
         if arguments.json:
             _as_json(stream)
-        else:
-            _as_text(stream, arguments.samples)
+            return
+        if arguments.seed is None and options.get("temperature"):
+            sys.stderr.write(f"seed {stream.seed}\n")
+        _as_text(stream, arguments.samples)
 
 
 def _prompt(given: str | None) -> str:
@@ -89,11 +91,14 @@ def _as_text(stream: "Generation", samples: int) -> None:
     """The text alone, coloured by tier; a line of its own before each of several samples."""
     palette = Palette(wants_colour(sys.stdout))
     current = -1
-    for token in stream:
-        if samples > 1 and token.sample != current:
-            write("\n" * (current >= 0) + palette.faint(f"[{token.sample + 1} of {samples}]") + "\n")
+    try:
+        for token in stream:
+            if samples > 1 and token.sample != current:
+                write("\n" * (current >= 0) + palette.faint(f"[{token.sample + 1} of {samples}]") + "\n")
             current = token.sample
-        write(palette.paint(token.tier, shown(token.text, sys.stdout)))
-    write("\n")
+            write(palette.paint(token.tier, shown(token.text, sys.stdout)))
+    finally:  # what is said next, of an error too, begins a line
+        if current >= 0:
+            write("\n")
     if stream.finish is not None and stream.finish.reason == "context":
         sys.stderr.write("the text ends here because the model's context is full\n")

@@ -30,8 +30,9 @@ def add_options(parser: argparse.ArgumentParser, most_tokens: int) -> None:
     which.add_argument(
         "--confidence", type=float, metavar="T", help="the first exit that is sure enough, for example 0.8"
     )
+    statistics = ("max_probability", "margin", "entropy")
     who.add_argument(
-        "--statistic", metavar="S", help="of --confidence: max_probability (default), margin or entropy (at most T)"
+        "--statistic", choices=statistics, metavar="S", help="of --confidence: max_probability, margin or entropy"
     )
     who.add_argument("--deepest", type=positive, metavar="G", help="of --confidence: no exit beyond G is asked")
     how = parser.add_argument_group("how a token is drawn", "by default the most probable one is taken")

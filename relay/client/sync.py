@@ -1,37 +1,32 @@
 """`RelayClient`: the blocking face of `AsyncRelayClient`, which runs on an event loop in a thread of its own."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import cache
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from relay.client.aio import DESCRIBE_TIMEOUT_S, AsyncRelayClient
 from relay.client.aio import Generation as AsyncGeneration
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
-from relay.errors import ClosedError
 from relay.policy import Policy
 
 T = TypeVar("T")
 
 
 class _Loop:
-    """An event loop in a daemon thread."""
+    """The event loop of all blocking clients, in a daemon thread. Never closed: gRPC's poller wakes it at any time,
+    whether or not a client is left.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relay-client", daemon=True)
-        self._thread.start()
-
-    @property
-    def stopped(self) -> bool:
-        return self._loop.is_closed()
+        threading.Thread(target=self._loop.run_forever, name="relay-client", daemon=True).start()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self.stopped:
-            work.close()
-            raise ClosedError("the client is closed; open another one")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -40,15 +35,18 @@ class _Loop:
             raise
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Have the loop call this, without waiting; nothing if it has ended, since it ended everything with it."""
-        with suppress(RuntimeError):
+        """Have the loop call this, without waiting."""
+        with suppress(RuntimeError):  # while the interpreter ends
             self._loop.call_soon_threadsafe(call)
 
-    def stop(self) -> None:
-        self.wait(_settle())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+
+@cache
+def _shared_loop() -> _Loop:
+    return _Loop()
+
+
+if hasattr(os, "register_at_fork"):  # threads do not outlive a fork
+    os.register_at_fork(after_in_child=_shared_loop.cache_clear)
 
 
 class Generation:
@@ -113,7 +111,7 @@ class RelayClient:
     """A client of the node that serves segment 1, for code without an event loop."""
 
     def __init__(self, address: str) -> None:
-        self._loop = _Loop()
+        self._loop = _shared_loop()
         self._client = self._loop.wait(_open(address))
 
     def __enter__(self) -> "RelayClient":
@@ -126,9 +124,7 @@ class RelayClient:
 
     def close(self) -> None:
         """Close the connection; texts under way are cancelled on every node."""
-        if not self._loop.stopped:
-            self._loop.wait(self._client.close())
-            self._loop.stop()
+        self._loop.wait(self._client.close())
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Continue a text, token ids or a conversation; iterate for the tokens."""
@@ -141,14 +137,6 @@ class RelayClient:
     def describe(self, timeout: float = DESCRIBE_TIMEOUT_S) -> tuple[Node, ...]:
         """The entry node and those upstream of it, in relay order."""
         return self._loop.wait(self._client.describe(timeout))
-
-
-async def _settle() -> None:
-    """End what is left on the loop: gRPC's own tasks outlive a channel that is closed."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _next(stream: AsyncGeneration) -> Token | None:

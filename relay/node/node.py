@@ -44,7 +44,9 @@ class Node:
         self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
         self.link = Link(config.upstream or "")
         self._genesis = chain.genesis(manifest.export_fingerprint)
-        self._channel = aio.insecure_channel(config.upstream, CLIENT_OPTIONS) if config.upstream else None
+        used = config.upstream if engine.segments[-1] < manifest.spec.granularity else None
+        self._channel = aio.insecure_channel(used, CLIENT_OPTIONS) if used else None
+        """The way to the next segments; none where these are the last."""
 
     @property
     def first_segment(self) -> int:
@@ -72,7 +74,7 @@ class Node:
     def open_session(self, name: str) -> Session:
         """A fresh session, with its way upstream if there is one; nothing is sent before an exit there is asked."""
         upstream = None
-        if self._channel is not None and self.last_segment < self.manifest.spec.granularity:
+        if self._channel is not None:
             stub = rpc.HopStub(self._channel)
 
             async def connect() -> Transport:
@@ -135,16 +137,19 @@ class Node:
                 hop_ms_p50=self.link.hop_ms_at(0.5),
                 hop_ms_p99=self.link.hop_ms_at(0.99),
             ),
-            upstream=self.config.upstream or "",
+            upstream=(self.config.upstream or "") if self._channel else "",
         )
         if self._channel is None:
             return [me]
         try:
             stub, metadata = rpc.RelayStub(self._channel), ((REQUEST_KEY, request_id),)
             reply = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, metadata=metadata)
-            if reply.nodes and reply.nodes[0].first_segment == self.last_segment + 1:
+            if not reply.nodes or reply.nodes[0].first_segment != self.last_segment + 1:
+                me.upstream_error = f"it does not begin with segment {self.last_segment + 1}; correct --upstream"
+            elif reply.nodes[0].export_fingerprint != self.manifest.export_fingerprint:
+                me.upstream_error = "it has another export; copy one bundle to both nodes"
+            else:
                 return [me, *reply.nodes]
-            me.upstream_error = f"it does not begin with segment {self.last_segment + 1}; correct --upstream"
         except aio.AioRpcError as error:
             me.upstream_error = f"{error.code().name.lower().replace('_', ' ')}"
         return [me]

@@ -87,6 +87,13 @@ def test_generates_flags_are_the_sdks_options(nodes: Chain, arguments: list[str]
     assert done.stdout == written(nodes, max_tokens=12, **options) + "\n"
 
 
+def test_generate_tells_a_seed_that_it_drew(nodes: Chain) -> None:
+    done = relay(nodes, "generate", PROMPT, "--max-tokens", "6", "--temperature", "1")
+    seed = done.stderr.removeprefix("seed ").strip()
+    again = relay(nodes, "generate", PROMPT, "--max-tokens", "6", "--temperature", "1", "--seed", seed)
+    assert (again.stdout, again.stderr) == (done.stdout, "")
+
+
 def test_generate_reads_standard_input_where_no_prompt_is_given(nodes: Chain) -> None:
     done = relay(nodes, "generate", "--max-tokens", "9", stdin=PROMPT)
     assert done.stdout == written(nodes, max_tokens=9) + "\n"
@@ -236,7 +243,6 @@ def test_generate_json_is_one_object_for_every_token_and_one_for_the_end(nodes: 
         ([PROMPT, "--max-tokens", str(2**32)], "error: max_tokens cannot be 4294967296"),
         ([PROMPT, "--temperature", "-1"], "error: temperature cannot be -1.0; give 0 (greedy) or more"),
         ([PROMPT, "--confidence", "2"], "error: the threshold of max_probability cannot be 2.0; give a number in 0..1"),
-        ([PROMPT, "--confidence", "0.5", "--statistic", "mood"], "error: statistic 'mood' is unknown; give one of"),
         ([PROMPT, "--confidence", "0.5", "--deepest", "7"], "error: exit 7 is unknown; this family has exits 1..3"),
         ([PROMPT, "--presence-penalty", "1"], "error: penalties need the token ids, which only this node has"),
         ([PROMPT, "--samples", "65"], "error: 65 samples of one prompt; ask for at most 64 at a time"),
@@ -274,6 +280,7 @@ def test_a_node_that_is_not_there_is_one_line_and_exit_code_2(arguments: list[st
             ["generate", PROMPT, "--statistic", "margin"],
             "--statistic and --deepest refine --confidence T; give that too",
         ),
+        (["generate", PROMPT, "--confidence", "0.5", "--statistic", "mood"], "argument --statistic: invalid choice"),
         (["generate", PROMPT, "--temperature", "hot"], "argument --temperature: invalid float value: 'hot'"),
         (["generate", PROMPT, "--exit", "0"], "argument --exit: expected a positive whole number, got '0'"),
         (["generate", PROMPT, "--exit", "1", "--schedule", "2"], "not allowed with argument"),
