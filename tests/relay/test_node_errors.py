@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,26 @@ def test_an_upstream_whose_rows_mean_something_else_is_refused_before_the_first_
             status, code, _ = await raw_generate(device, 2)
             assert (status, code) == (grpc.StatusCode.FAILED_PRECONDITION, "peer-mismatch")
             assert len(upstream.node.sessions) == 0
+            async with AsyncRelayClient(address(device)) as client:
+                (told,) = await client.describe()
+            expected = "begin with segment 2" if difference == "segments" else "another export; copy one bundle"
+            assert expected in told.upstream_error
             assert len(await text(device, [5], policy=FixedExit(1), max_tokens=2, ignore_stop=True)) == 2
+
+    asyncio.run(scenario())
+
+
+def test_the_last_segments_node_has_no_use_for_an_upstream(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        nobody = f"{HOST}:{free_port()}"
+        async with (
+            running(replace(config(tiny_bundle, "cloud"), upstream=nobody)) as cloud,
+            running(config(tiny_bundle, "edge", cloud)) as edge,
+            running(config(tiny_bundle, "device", edge)) as device,
+            AsyncRelayClient(address(device)) as client,
+        ):
+            assert [node.upstream_error for node in await client.describe()] == ["", "", ""]
+            assert len(await text(device, [5], max_tokens=2, ignore_stop=True)) == 2
 
     asyncio.run(scenario())
 
