@@ -21,7 +21,7 @@ U8 = npt.NDArray[np.uint8]
 BLOCK = 32
 """Weights of a block, as in GGUF."""
 WIDE_BLOCK = 64
-"""Of weights in 8 bits that no file had in blocks: products take 7% less time, for 0.001 nats."""
+"""Of weights in 8 bits that no file had in blocks: fewer scales to read and apply."""
 EXACT = 1e-6
 """Relative to a block's largest weight: what f32 rounding may differ by."""
 

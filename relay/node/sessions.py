@@ -128,7 +128,7 @@ class Sessions:
         self._quieter.set()
 
     def keep(self, name: str, held: Held) -> None:
-        """A text is complete, and its session stays for a while, as long as there is room."""
+        """A text is over, and its session stays for a while, as long as there is room."""
         held.streams -= 1
         held.kept = True
         held.session.pause()
