@@ -2,8 +2,8 @@
 
 The kernel knows blocks with a whole zero point only: rounding the offsets to it loses 5%, and float zero points are a
 hundred times slower. So a product whose matrix has offsets reads x and the sums of x over blocks of 32, and the matrix
-has the offsets as further columns (`exporter.blocks`), which is less work than a product of its own beside it; the sums are made once for all
-matrices that read x.
+has the offsets as further columns (`exporter.blocks`), which is less work than a product of its own beside it. The sums
+are made once for all matrices that read x.
 """
 
 from collections.abc import Mapping
