@@ -1,0 +1,112 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.base import LoadedBase, load_base
+from training.data import Document
+from training.errors import DataError
+from training.selftext import (
+    CHAT,
+    PROMPT_TOKENS,
+    USER_TOKENS,
+    Prompts,
+    TextRecipe,
+    chat_frame,
+    continued,
+    given_prompts,
+    prompts_of,
+    read_samples,
+    write_selftext,
+)
+
+RECIPE = TextRecipe(tokens=300, batch=4, most=12, temperatures=(0.0, 1.0), chat=1.0, seed=5)
+STORY = Prompts("story.txt", 1.0, ["the relay begins on the phone and ends in the data centre " * 20], whole=False)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base_dir: Path) -> LoadedBase:
+    return load_base(str(tiny_base_dir))
+
+
+def write(base: LoadedBase, out: Path, recipe: TextRecipe = RECIPE, identity: str = "it") -> int:
+    return write_selftext(base.model, base.tokenizer, [STORY], recipe, identity, out)
+
+
+def test_a_greedy_continuation_is_the_models_own_argmax_whatever_it_is_batched_with(base: LoadedBase) -> None:
+    prompts = [base.tokenizer(text)["input_ids"] for text in ("the relay", "nobody reads the question twice, she")]
+    for prompt, found in zip(prompts, continued(base.model, base.tokenizer, prompts, 8, 0.0), strict=True):
+        ids = list(prompt)
+        for token in found:
+            with torch.no_grad():
+                assert int(base.model(torch.tensor([ids])).logits[0, -1].argmax()) == token
+            ids.append(token)
+        assert len(found) == 8 or found[-1] == base.tokenizer.eos_token_id
+
+
+def test_a_file_has_chats_and_continued_texts_with_what_was_given(base: LoadedBase, tmp_path: Path) -> None:
+    done = write(base, tmp_path / "own.jsonl")
+    samples = list(read_samples(tmp_path / "own.jsonl"))
+    assert sum(len(s.ids) - s.prompt for s in samples) == done >= RECIPE.tokens
+    assert {s.source for s in samples} == {CHAT, "story.txt"}
+    opening = base.tokenizer(chat_frame(base.tokenizer)[0], add_special_tokens=False)["input_ids"]
+    between = base.tokenizer(chat_frame(base.tokenizer)[1], add_special_tokens=False)["input_ids"]
+    for sample in samples:
+        given = list(sample.ids[: sample.prompt])
+        if sample.source == CHAT:
+            assert given[: len(opening)] == opening
+            assert given[-len(between) :] == between
+            assert len(given) <= len(opening) + USER_TOKENS + len(between)
+        else:
+            assert PROMPT_TOKENS[0] <= len(given) <= PROMPT_TOKENS[1]
+        assert 0 < len(sample.ids) - sample.prompt <= RECIPE.most
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_file(base: LoadedBase, tmp_path: Path) -> None:
+    write(base, tmp_path / "whole.jsonl")
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    write(base, tmp_path / "cut.jsonl")
+    (tmp_path / "cut.jsonl").write_bytes(whole[: len(whole) // 2])  # in mid-line, as a kill leaves it
+    write(base, tmp_path / "cut.jsonl")
+    assert (tmp_path / "cut.jsonl").read_bytes() == whole
+
+
+def test_another_seed_writes_another_text(base: LoadedBase, tmp_path: Path) -> None:
+    write(base, tmp_path / "a.jsonl")
+    write(base, tmp_path / "b.jsonl", replace(RECIPE, seed=6))
+    assert (tmp_path / "a.jsonl").read_bytes() != (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_a_file_of_another_recipe_model_or_origin_is_refused(base: LoadedBase, tmp_path: Path) -> None:
+    write(base, tmp_path / "own.jsonl")
+    kept = (tmp_path / "own.jsonl").read_bytes()
+    with pytest.raises(DataError, match="another recipe"):
+        write(base, tmp_path / "own.jsonl", replace(RECIPE, most=5))
+    with pytest.raises(DataError, match="another recipe"):
+        write(base, tmp_path / "own.jsonl", identity="another model")
+    (tmp_path / "notes.jsonl").write_text("mine")
+    with pytest.raises(DataError, match="nothing says what it is"):
+        write(base, tmp_path / "notes.jsonl")
+    assert (tmp_path / "own.jsonl").read_bytes() == kept
+    assert (tmp_path / "notes.jsonl").read_text() == "mine"
+
+
+def test_prompts_of_chats_end_where_the_answer_begins(base: LoadedBase) -> None:
+    turns = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "because"}]
+    chat = Document(base.tokenizer.apply_chat_template(turns, tokenize=False), closed=True)
+    prompts = prompts_of([chat], base.tokenizer, "chats.jsonl", 1.0)
+    (ids,) = given_prompts(prompts, base.tokenizer, 1, np.random.default_rng(0))
+    assert base.tokenizer.decode(ids) == base.tokenizer.apply_chat_template(
+        turns[:1], tokenize=False, add_generation_prompt=True
+    )
+
+
+def test_a_damaged_file_and_a_recipe_without_any_source_are_refused_by_name(base: LoadedBase, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"ids": [1]}) + "\n")
+    with pytest.raises(DataError, match="line 1"):
+        list(read_samples(tmp_path / "bad.jsonl"))
+    with pytest.raises(DataError, match="--prompts"):
+        write_selftext(base.model, base.tokenizer, [], replace(RECIPE, chat=0.0), "it", tmp_path / "none.jsonl")
