@@ -49,7 +49,7 @@ def f32_pieces(family: FamilyModel, tokenizer: Any, scratch: Path, say: Callable
         graph_name("segment", s.index): segment(base, embedding, s.first_layer, s.last_layer) for s in spec.segments
     }
     for g, exit_ in enumerate(spec.exits, start=1):
-        if exit_.branch == "none":
+        if exit_.branch == "norm":
             piece = plain_exit(base, spec.n_layers, head, own_norm(family, g))
         else:
             say(f"building exit {g}")

@@ -1,10 +1,12 @@
 """`FamilySpec`: one trunk and its exits, as `plan-family` writes it and `train-family` reads it.
 
 A family is a trunk of `n_layers` decoder layers with G exits (arXiv 2512.23407, section 2.1). Exit g reads the
-trunk's state after layer l_g and adds a branch, a norm and the LM head; the last exit (l_G = n_layers) has no branch.
+trunk's state after layer l_g and adds a branch, its own norm and the LM head; the last exit (l_G = n_layers) has a norm
+only, which is the trunk's final norm.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +15,10 @@ from family.errors import SpecError
 from family.files import write_atomic
 from family.strict import FieldError, dumps, from_json
 
-SPEC_VERSION = 1
-BRANCH_KINDS = ("block", "none")
-"""`block`: one decoder block of the trunk's own shape. `none`: norm and head only, as the last exit."""
+SPEC_VERSION = 2
+BRANCH_KINDS = ("norm", "block", "lowrank")
+"""`norm`: norm and head only, as the last exit. `block`: one decoder block of the trunk's own shape. `lowrank`: such a
+block with each linear map factorised at the exit's rank."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Exit:
 
     layer: int
     branch: str
+    rank: int | None = None
+    """Components kept of each linear map of a `lowrank` branch; a map with a shorter side keeps all of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +80,7 @@ class FamilySpec:
                 raise FieldError(name, f"expected a positive number, got {getattr(self, name)}")
         if self.n_heads % self.kv_heads:
             raise FieldError("kv_heads", f"expected a divisor of n_heads = {self.n_heads}, got {self.kv_heads}")
-        layers = [e.layer for e in self.exits]
-        if not layers or layers[-1] != self.n_layers:
-            raise FieldError("exits", f"the last exit must be after the last layer, {self.n_layers}; got {layers}")
-        if layers[0] < 1 or any(a >= b for a, b in pairwise(layers)):
-            raise FieldError("exits", f"layers must be positive and rise, got {layers}")
-        for g, exit_ in enumerate(self.exits):
-            if exit_.branch not in BRANCH_KINDS:
-                raise FieldError(f"exits[{g}].branch", f"expected one of {BRANCH_KINDS}, got {exit_.branch!r}")
-        if self.exits[-1].branch != "none":
-            raise FieldError(f"exits[{len(layers) - 1}].branch", "the last exit has no branch; write 'none'")
+        check_exits(self.exits, self.n_layers, self.d_model)
 
     @property
     def granularity(self) -> int:
@@ -104,6 +100,24 @@ class FamilySpec:
     def with_base(self, base: Base) -> "FamilySpec":
         """The same family on other base weights."""
         return replace(self, base=base)
+
+
+def check_exits(exits: Sequence[Exit], n_layers: int, d_model: int) -> None:
+    """Raise `FieldError`, which names the field, unless `exits` fit a trunk of that many layers and that width."""
+    layers = [e.layer for e in exits]
+    if not layers or layers[-1] != n_layers:
+        raise FieldError("exits", f"the last exit must be after the last layer, {n_layers}; got {layers}")
+    if layers[0] < 1 or any(a >= b for a, b in pairwise(layers)):
+        raise FieldError("exits", f"layers must be positive and rise, got {layers}")
+    for g, exit_ in enumerate(exits):
+        if exit_.branch not in BRANCH_KINDS:
+            raise FieldError(f"exits[{g}].branch", f"expected one of {BRANCH_KINDS}, got {exit_.branch!r}")
+        if exit_.branch != "lowrank" and exit_.rank is not None:
+            raise FieldError(f"exits[{g}].rank", f"only a lowrank branch has one; leave it out for {exit_.branch!r}")
+        if exit_.branch == "lowrank" and not 1 <= (exit_.rank or 0) <= d_model:
+            raise FieldError(f"exits[{g}].rank", f"expected 1..{d_model} (d_model), got {exit_.rank}")
+    if exits[-1].branch != "norm":
+        raise FieldError(f"exits[{len(layers) - 1}].branch", "the last exit has the trunk's norm only; write 'norm'")
 
 
 def load_spec(path: Path) -> FamilySpec:

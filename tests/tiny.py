@@ -68,7 +68,7 @@ def write_tiny_base(folder: Path, seed: int = 0) -> Path:
 
 def tiny_family(base: LoadedBase, seed: int = 1) -> FamilyModel:
     """A family on a tiny base with exits after layers 2, 4 and 6; its branches differ from the trunk's layers."""
-    exits = tuple(Exit(layer, "none" if layer == TINY_EXITS[-1] else "block") for layer in TINY_EXITS)
+    exits = tuple(Exit(layer, "norm" if layer == TINY_EXITS[-1] else "block") for layer in TINY_EXITS)
     spec = FamilySpec(
         schema_version=SPEC_VERSION,
         name="tiny-g3",

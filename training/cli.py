@@ -120,7 +120,7 @@ def _spec(options: argparse.Namespace, base: "LoadedBase") -> FamilySpec:
             base=Base(base.id, base.weights_sha256),
             architecture=type(base.model).__name__,
             context=base.model.config.max_position_embeddings,
-            exits=(*exits, Exit(options.layers[-1], "none")),
+            exits=(*exits, Exit(options.layers[-1], "norm")),
             **spec_shapes(base.model),
         )
     except FieldError as error:

@@ -301,7 +301,7 @@ def test_the_manifest_names_the_tools_and_the_parity_of_every_graph(tiny_bundle:
 
 
 def test_an_early_exit_may_have_no_branch(tiny_family: FamilyModel, tmp_path: Path) -> None:
-    exits = (replace(tiny_family.spec.exits[0], branch="none"), *tiny_family.spec.exits[1:])
+    exits = (replace(tiny_family.spec.exits[0], branch="norm"), *tiny_family.spec.exits[1:])
     family = FamilyModel(replace(tiny_family.spec, exits=exits), tiny_family.base).eval()
     with torch.no_grad():
         for _, parameter in family.trainable():

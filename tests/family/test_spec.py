@@ -24,7 +24,7 @@ SPEC = FamilySpec(
     head_dim=16,
     vocab_size=512,
     context=256,
-    exits=(Exit(2, "block"), Exit(4, "none"), Exit(6, "none")),
+    exits=(Exit(2, "block"), Exit(4, "norm"), Exit(6, "norm")),
 )
 
 
@@ -40,7 +40,7 @@ def test_segments_lie_between_the_exits() -> None:
         (3, 4, 6, 2),
     ]
     assert SPEC.granularity == 3
-    assert SPEC.exit(2) == Exit(4, "none")
+    assert SPEC.exit(2) == Exit(4, "norm")
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_segments_lie_between_the_exits() -> None:
         ({"context": -1}, "context"),
         ({"kv_heads": 3}, "kv_heads"),
         ({"exits": ()}, "exits"),
-        ({"exits": (Exit(2, "block"), Exit(5, "none"))}, "exits"),
-        ({"exits": (Exit(4, "block"), Exit(2, "block"), Exit(6, "none"))}, "exits"),
-        ({"exits": (Exit(0, "block"), Exit(6, "none"))}, "exits"),
-        ({"exits": (Exit(2, "tree"), Exit(6, "none"))}, "exits[0].branch"),
+        ({"exits": (Exit(2, "block"), Exit(5, "norm"))}, "exits"),
+        ({"exits": (Exit(4, "block"), Exit(2, "block"), Exit(6, "norm"))}, "exits"),
+        ({"exits": (Exit(0, "block"), Exit(6, "norm"))}, "exits"),
+        ({"exits": (Exit(2, "tree"), Exit(6, "norm"))}, "exits[0].branch"),
         ({"exits": (Exit(2, "block"), Exit(6, "block"))}, "exits[1].branch"),
     ],
 )

@@ -52,7 +52,7 @@ def test_exits_differ_and_depend_on_their_branch(family: FamilyModel) -> None:
 
 
 def test_an_exit_may_have_a_norm_only(family: FamilyModel, tiny: LoadedBase) -> None:
-    exits = (Exit(2, "none"), *family.spec.exits[1:])
+    exits = (Exit(2, "norm"), *family.spec.exits[1:])
     bare = FamilyModel(replace(family.spec, exits=exits), tiny).eval()
     assert bare.submodel(1).config.num_hidden_layers == 2
     with torch.no_grad():

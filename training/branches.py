@@ -1,0 +1,106 @@
+"""What an exit adds to the trunk's rows before the head: one interface for every kind of branch.
+
+`norm` is a norm alone, `block` a decoder block of the trunk's own shape and a norm, `lowrank` such a block whose linear
+maps are factorised (`training.lowrank`). A branch's block is number l_g, the place it takes in the sub-model of exit g:
+its type of attention and its slot in a KV cache follow from that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+
+from family.spec import Exit
+from training.lowrank import LowRankLinear, factorised
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What decoder layers need besides rows: positions, and a mask for each type of attention."""
+
+    position_ids: Tensor
+    """(1, T)."""
+    position_embeddings: tuple[Tensor, Tensor]
+    """Cosines and sines, (1, T, head_dim) each."""
+    masks: Mapping[str, Tensor | None]
+    """By type of attention: (B or 1, 1, T, T), or None where the kernel's own causal mask does."""
+    layer_types: tuple[str, ...]
+    """Type of attention of each layer of the trunk."""
+
+    def layer(self, index: int) -> dict[str, object]:
+        """Keyword arguments of layer `index`."""
+        return {
+            "attention_mask": self.masks[self.layer_types[index]],
+            "position_ids": self.position_ids,
+            "position_embeddings": self.position_embeddings,
+        }
+
+    def part(self, windows: slice) -> "Context":
+        """The context of some of the batch's windows."""
+        masks = {kind: mask if mask is None or len(mask) == 1 else mask[windows] for kind, mask in self.masks.items()}
+        return replace(self, masks=masks)
+
+
+def make_context(decoder: Any, embedded: Tensor, attention_mask: Tensor | None) -> Context:
+    """The context of a batch of windows that begin at position 0.
+
+    Args:
+        decoder: the trunk (`LlamaModel` or its like).
+        embedded: embedded ids (B, T, H).
+        attention_mask: (B, T), 0 at padding; None where there is none.
+    """
+    config = decoder.config
+    positions = torch.arange(embedded.shape[1], device=embedded.device).unsqueeze(0)
+    layer_types = attention_types(config)
+    make = {FULL: create_causal_mask, SLIDING: create_sliding_window_causal_mask}
+    masks = {
+        kind: make[kind](config, embedded, attention_mask, None, position_ids=positions) for kind in set(layer_types)
+    }
+    return Context(positions, decoder.rotary_emb(embedded, position_ids=positions), masks, layer_types)
+
+
+def attention_types(config: PretrainedConfig) -> tuple[str, ...]:
+    """Type of attention of each layer of a Llama, Qwen2, Qwen3 or Mistral decoder."""
+    if config.model_type.startswith("qwen"):
+        return tuple(config.layer_types)
+    sliding = config.model_type == "mistral" and config.sliding_window is not None
+    return (SLIDING if sliding else FULL,) * int(config.num_hidden_layers)
+
+
+class Branch(nn.Module):
+    """What an early exit adds to the trunk: a decoder block, whole or factorised (or none), and a norm.
+
+    Attributes:
+        exit: the exit that it belongs to.
+        block: decoder layer number `exit.layer`, its maps `LowRankLinear` where `exit.branch` is `lowrank`; or None.
+        norm: the exit's own norm.
+    """
+
+    def __init__(self, decoder: Any, exit_: Exit) -> None:
+        """A new branch of the shape of `decoder` (`LlamaModel` or its like), not initialised yet."""
+        super().__init__()
+        config = decoder.config
+        self.exit = exit_
+        self.block: nn.Module | None = None
+        if exit_.branch != "norm":
+            self.block = type(decoder.layers[0])(config, exit_.layer)
+        if exit_.rank is not None:
+            factorised(self.block, exit_.rank)
+        self.norm: nn.Module = type(decoder.norm)(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, state: Tensor, context: Context) -> Tensor:
+        """Trunk rows (B, T, H) after layer l_g to normed rows (B, T, H), which the head turns into logits."""
+        if self.block is not None:
+            state = self.block(state, **context.layer(self.exit.layer))
+        rows: Tensor = self.norm(state)
+        return rows
+
+    def maps(self) -> dict[str, LowRankLinear]:
+        """The factorised maps by name; none but in a `lowrank` branch."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, LowRankLinear)}

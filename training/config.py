@@ -1,0 +1,77 @@
+"""`FamilyConfig`: the Hugging Face config of a family, its trunk's own config nested in it.
+
+`AutoConfig` and `AutoModelForCausalLM` know it once `training.modeling` is imported.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PretrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from family.errors import SpecError
+from family.spec import Exit, check_exits
+from family.strict import FieldError, from_json, to_json
+
+DECODERS = ("llama", "qwen2", "qwen3", "mistral")
+"""Model types whose decoder can be a trunk."""
+
+
+@strict
+class FamilyConfig(PretrainedConfig):
+    """Shape of a family: a trunk and its exits.
+
+    Attributes:
+        decoder: the trunk's own config, of a model type in `DECODERS` (or its dict); a dense model's, unchanged.
+        exits: `{"layer": l_g, "branch": kind, "rank": R}` of every exit in order, the last after the last layer; `rank`
+            for `lowrank` only. `Exit` objects are taken too. None: the last exit alone.
+        exit_weights: w_g of the family loss (arXiv 2512.23407, eq. 3); None for 1/G each.
+
+    Raises:
+        SpecError: the exits do not fit the decoder, or this decoder cannot be a trunk; the text names the field.
+    """
+
+    model_type: ClassVar[str] = "familial"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "decoder": SubConfigSpec(config_class=AutoConfig, model_type="llama")
+    }
+
+    decoder: Any = None
+    exits: Any = None
+    exit_weights: Any = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        decoder = self.decoder
+        if decoder.model_type not in DECODERS:
+            raise SpecError(
+                f"decoder: a {decoder.model_type!r} model cannot be a trunk; expected one of {', '.join(DECODERS)}"
+            )
+        self.tie_word_embeddings = decoder.tie_word_embeddings
+        given = self.exits or [Exit(decoder.num_hidden_layers, "norm")]
+        try:
+            exits = tuple(e if isinstance(e, Exit) else from_json(Exit, e, f"exits[{g}]") for g, e in enumerate(given))
+            check_exits(exits, decoder.num_hidden_layers, decoder.hidden_size)
+            self.exit_weights = _weights(self.exit_weights, len(exits))
+        except FieldError as error:
+            raise SpecError(str(error)) from None
+        self.exits = to_json(exits)
+
+    @property
+    def granularity(self) -> int:
+        """G, the number of exits."""
+        return len(self.exits)
+
+    def exit(self, g: int) -> Exit:
+        """Exit g, counted from 1."""
+        return from_json(Exit, self.exits[g - 1])
+
+
+def _weights(weights: Sequence[float] | None, granularity: int) -> list[float] | None:
+    if weights is None:
+        return None
+    if len(weights) != granularity or any(w < 0 for w in weights) or not sum(weights):
+        raise FieldError("exit_weights", f"expected {granularity} numbers from 0 on, not all 0; got {list(weights)}")
+    return [float(w) for w in weights]

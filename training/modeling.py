@@ -1,0 +1,205 @@
+"""`FamilyForCausalLM`: a Hugging Face decoder as trunk, G exits on it, and their joint loss.
+
+Exit g reads the trunk's state after layer l_g and adds a branch and the LM head, which all exits share (early exits on
+one trunk: arXiv 2512.23407, section 2.1). Importing this module registers it with `AutoConfig` and
+`AutoModelForCausalLM`.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import ModelOutput
+
+from family.spec import Exit
+from training.branches import Branch, Context, make_context
+from training.config import FamilyConfig
+from training.errors import BaseModelError
+from training.loss import family_loss
+from training.lowrank import LowRankLinear, merged
+from training.objective import Objective, Progress
+
+
+@dataclass
+class FamilyOutput(ModelOutput):  # type: ignore[misc]
+    """What `FamilyForCausalLM.forward` returns: the first three with labels, `logits` without.
+
+    Attributes:
+        loss: the family loss, a scalar.
+        exit_losses: L_g of every exit, (G,), without gradient.
+        agreement: share of the positions where exit g's top-1 token is the last exit's, (G,); 0 if nothing is distilled.
+        logits: the last exit's, (B, T, vocab_size).
+    """
+
+    loss: Tensor | None = None
+    exit_losses: Tensor | None = None
+    agreement: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
+    """One trunk and its G exits.
+
+    Attributes:
+        model: the trunk, a Hugging Face decoder (`LlamaModel` or its like); its final norm is the last exit's.
+        lm_head: the head of every exit, tied to the embedding where the trunk's config says so.
+        branches: branch of exit g under the key `str(g)`, g < G.
+        objective: what `forward` computes as loss; set it before training.
+        progress: how far the run is; whoever trains sets it before every step.
+    """
+
+    config_class = FamilyConfig
+    config: FamilyConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: FamilyConfig) -> None:
+        super().__init__(config)
+        self.model = AutoModel.from_config(config.decoder)
+        self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
+        self.branches = nn.ModuleDict(
+            {str(g): Branch(self.model, config.exit(g)) for g in range(1, config.granularity)}
+        )
+        self.objective = Objective()
+        self.progress = Progress()
+        self.post_init()
+
+    @classmethod
+    def from_base(cls, exits: Sequence[Exit], base: PreTrainedModel) -> "FamilyForCausalLM":
+        """A family on a pretrained causal LM, whose modules it shares. A block begins as a copy of trunk layer l_g.
+
+        Raises:
+            SpecError: the exits do not fit the base, or its decoder cannot be a trunk.
+        """
+        config = FamilyConfig(decoder=base.config, exits=list(exits))
+        with torch.device("meta"):
+            family = cls(config)
+        source: Any = base
+        family.model, family.lm_head = source.model, source.lm_head
+        family.branches = nn.ModuleDict(
+            {str(g): Branch(source.model, config.exit(g)) for g in range(1, config.granularity)}
+        )
+        for branch in family.branches.values():
+            branch.to(source.lm_head.weight)
+            branch.norm.load_state_dict(source.model.norm.state_dict())
+            if branch.exit.branch == "block":
+                branch.block.load_state_dict(source.model.layers[branch.exit.layer].state_dict())
+        return family.train(base.training)
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[dict[int, Tensor], Context]:
+        """Trunk rows (B, T, H) at every exit's boundary by exit, and what blocks need besides rows.
+
+        Args:
+            input_ids: token ids (B, T), position 0 first.
+            attention_mask: (B, T), 0 at padding.
+        """
+        hidden = self.model.embed_tokens(input_ids)
+        context = make_context(self.model, hidden, attention_mask)
+        states: dict[int, Tensor] = {}
+        first = 0
+        for g in range(1, self.config.granularity + 1):
+            boundary = self.config.exit(g).layer
+            for index in range(first, boundary):
+                hidden = self.model.layers[index](hidden, **context.layer(index))
+            states[g] = hidden
+            first = boundary
+        return states, context
+
+    def branch_rows(self, g: int, state: Tensor, context: Context) -> Tensor:
+        """Exit g's normed rows (B, T, H) from its boundary's rows (B, T, H); `head` makes logits of them."""
+        rows: Tensor = self.model.norm(state) if g == self.config.granularity else self.branches[str(g)](state, context)
+        return rows
+
+    def head(self, rows: Tensor) -> Tensor:
+        """Rows (..., H) to logits (..., vocab_size)."""
+        logits: Tensor = self.lm_head(rows)
+        return logits
+
+    def forward_exits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[int, Tensor]:
+        """Normed rows (B, T, H) of every exit; `head(rows)` gives that exit's logits.
+
+        Rows rather than logits, so that a caller holds the logits (B, T, vocab_size) of one exit at a time.
+        """
+        states, context = self.states(input_ids, attention_mask)
+        return {g: self.branch_rows(g, state, context) for g, state in states.items()}
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> FamilyOutput:
+        """The family loss under `objective`, or without labels the last exit's logits.
+
+        Args:
+            input_ids: token ids (B, T).
+            attention_mask: (B, T), 0 at padding.
+            labels: token ids (B, T), -100 where there is nothing to predict; shifted here, as everywhere in
+                transformers: position p learns label p + 1.
+        """
+        states, context = self.states(input_ids, attention_mask)
+        if labels is None:
+            last = self.config.granularity
+            return FamilyOutput(logits=self.head(self.branch_rows(last, states[last], context)))
+        found = family_loss(self, states, context, labels, self.objective, self.progress)
+        return FamilyOutput(loss=found.loss, exit_losses=found.exit_losses, agreement=found.agreement)
+
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """The LM head's weight (vocab_size, H). Raises `BaseModelError` if the head is no plain linear map any more."""
+        if type(self.lm_head) is not nn.Linear or self.lm_head.bias is not None:
+            raise BaseModelError("lm_head: expected a linear map without bias or adapters; put no LoRA on the head")
+        return cast(nn.Parameter, self.lm_head.weight)
+
+    def exit_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters between boundary and head: the branches' and the final norm's."""
+        yield from self.branches.parameters()
+        yield from self.model.norm.parameters()
+
+    def submodel(self, g: int) -> PreTrainedModel:
+        """Exit g (1..G) as a plain Hugging Face causal LM, which `save_pretrained` writes like any other.
+
+        It has l_g trunk layers, the branch's block as layer l_g if there is one (a low-rank one merged into dense
+        matrices), the branch's norm, and the head; weights that are not merged are shared with this family.
+
+        Raises:
+            IndexError: the family has no exit g.
+        """
+        if not 1 <= g <= self.config.granularity:
+            raise IndexError(f"exit {g}: the family has exits 1..{self.config.granularity}")
+        exit_ = self.config.exit(g)
+        layers, norm = list(self.model.layers[: exit_.layer]), self.model.norm
+        if g < self.config.granularity:
+            branch = self.branches[str(g)]
+            norm = branch.norm
+            if branch.block is not None:
+                layers.append(merged(branch.block) if branch.maps() else branch.block)
+        config = copy.deepcopy(self.config.decoder)
+        config.num_hidden_layers = len(layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[: len(layers)]
+        with torch.device("meta"):
+            model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        model.model.embed_tokens = self.model.embed_tokens
+        model.model.layers = nn.ModuleList(layers)
+        model.model.norm = norm
+        model.model.rotary_emb = self.model.rotary_emb
+        model.lm_head = self.lm_head
+        return cast(PreTrainedModel, model.eval())
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, LowRankLinear):
+            module.initialise(self.config.decoder.initializer_range)
+
+
+AutoConfig.register("familial", FamilyConfig)
+AutoModelForCausalLM.register(FamilyConfig, FamilyForCausalLM)
