@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -16,9 +17,11 @@ from family.spec import FamilySpec
 from family.strict import canonical, dumps
 from training.base import LoadedBase
 from training.checkpoint import REPORT_NAME, branch_path, load_family, save_family
-from training.data import Ids, Source, SourceUse, eval_ids, mix
+from training.data import Ids, Source, SourceUse, eval_ids, open_windows
+from training.data.sources import fingerprint
 from training.errors import CheckpointError, DataError
 from training.evaluate import evaluate, family_logits
+from training.fetch import cache_folder
 from training.model import FamilyModel
 from training.report import REPORT_VERSION, HeldOut, Report, library_versions, load_report
 from training.state import STATE_NAME, CurvePoint, Progress, load_state, save_state
@@ -65,9 +68,17 @@ def train(job: Job, base: LoadedBase) -> Report:
     if done is not None:
         state.unlink(missing_ok=True)
         return done
-    windows, uses = mix(
-        job.text, base.tokenizer, job.recipe.steps * job.recipe.batch, job.recipe.window, job.recipe.seed
+    data = open_windows(
+        job.text,
+        base.tokenizer,
+        cache_folder() / "tokens",
+        vocab_size=job.spec.vocab_size,
+        window=job.recipe.window,
+        length=job.recipe.steps * job.recipe.batch,
+        seed=job.recipe.seed,
     )
+    windows = np.stack([data[k]["input_ids"] for k in range(len(data))])
+    uses = data.uses()
     progress = _train(job, FamilyModel(job.spec, base), windows, uses)
     torch.set_num_threads(job.threads)
     report = Report(
@@ -107,10 +118,10 @@ def run_hash(job: Job) -> str:
 
     Raises `DataError` for a text file that is not there.
     """
-    for path in (*(source.path for source in job.text), *job.held_out):
+    for path in job.held_out:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-    text = [{"file": s.path.name, "sha256": sha256_file(s.path), "weight": s.weight} for s in job.text]
+    text = [{"file": s.name, "sha256": fingerprint(s), "weight": s.weight} for s in job.text]
     held_out = [{"file": path.name, "sha256": sha256_file(path)} for path in job.held_out]
     what = {"spec": job.spec, "recipe": job.recipe, "text": text, "held_out": held_out, "eval_tokens": job.eval_tokens}
     return hashlib.sha256(canonical(what)).hexdigest()

@@ -1,15 +1,16 @@
 import copy
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from training.base import LoadedBase
-from training.data import Document, Source, encode, eval_ids, mix, parse_source, read_documents
-from training.detokenise import detokenise, drop_unknown, looks_tokenised, wikitext_articles
+from training.data import Document, Source, encode, eval_ids, parse_source, read_documents
+from training.data.detokenise import detokenise, drop_unknown, looks_tokenised, wikitext_articles
+from training.data.documents import iter_documents
 from training.errors import DataError
 
 WIKITEXT = """
@@ -111,27 +112,37 @@ def test_a_tokenizer_without_an_end_of_text_is_refused(tiny: LoadedBase) -> None
         list(encode([Document("one")], tokenizer))
 
 
-def write_lines(path: Path, word: str, n: int) -> Path:
-    path.write_text("".join(f"{word} {i} went to the sea\n" for i in range(n)))
-    return path
+def test_chats_of_several_turns_go_through_the_chat_template(tmp_path: Path, tiny: LoadedBase) -> None:
+    turns = [{"role": r, "content": f"<<{r}>>"} for r in ("system", "user", "assistant", "user", "assistant")]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": turns}))
+    (chat,) = read_documents(tmp_path / "chats.jsonl", tiny.tokenizer)
+    assert chat.closed and chat.text == tiny.tokenizer.apply_chat_template(turns, tokenize=False)
+    assert chat.text.count("<<assistant>>") == 2
 
 
-def test_the_mix_is_decided_by_the_seed_and_the_weights(tmp_path: Path, tiny: LoadedBase) -> None:
-    sources = [
-        Source(write_lines(tmp_path / "a.txt", "cat", 300), 3),
-        Source(write_lines(tmp_path / "b.txt", "dog", 20)),
-    ]
-    first, uses = mix(sources, tiny.tokenizer, 40, 32, seed=1)
-    again, _ = mix(sources, tiny.tokenizer, 40, 32, seed=1)
-    other, _ = mix(sources, tiny.tokenizer, 40, 32, seed=2)
-    assert first.shape == (40, 32)
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-    assert [use.tokens for use in uses] == [30 * 32, 10 * 32]
-    assert uses[0].passes < 1 < uses[1].passes  # the short one is gone through again
+def test_ids_that_a_model_wrote_are_taken_as_they_are(tmp_path: Path, tiny: LoadedBase) -> None:
+    (tmp_path / "ids.jsonl").write_text('{"ids": [5, 6, 511]}\n{"ids": [7]}\n')
+    documents = read_documents(tmp_path / "ids.jsonl", tiny.tokenizer)
+    assert [ids.tolist() for ids in encode(documents, tiny.tokenizer)] == [[5, 6, 511], [7]]
+
+
+def test_parquet_and_data_sets_are_read_as_json_lines_are(tmp_path: Path, tiny: LoadedBase) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("datasets")
+    turns = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "so."}]
+    rows = [{"text": "one", "id": 1, "messages": None}, {"text": None, "id": 2, "messages": turns}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "folder").mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "folder" / "a.parquet")
+    expected = read_documents(tmp_path / "a.jsonl", tiny.tokenizer)
+    assert [d.closed for d in expected] == [False, True]
+    for ref in (f"{tmp_path}/folder/a.parquet", f"hf:{tmp_path}/folder", f"hf:{tmp_path}/folder:train[:2]"):
+        assert list(iter_documents(Source(ref), tiny.tokenizer)) == expected
 
 
 def test_held_out_text_keeps_its_order(tmp_path: Path, tiny: LoadedBase) -> None:
-    path = write_lines(tmp_path / "a.txt", "cat", 50)
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"cat {i} went to the sea\n" for i in range(50)))
     assert tiny.tokenizer.decode(eval_ids(path, tiny.tokenizer, 20)).startswith("cat 0 went to the sea<|im_end|>cat 1")
     assert len(eval_ids(path, tiny.tokenizer, 20)) == 20
 
@@ -143,9 +154,14 @@ def test_held_out_text_keeps_its_order(tmp_path: Path, tiny: LoadedBase) -> None
         ("a.txt", b"", "holds no text"),
         ("a.txt", b"  \n \n", "holds no text"),
         ("a.txt", b"\xff\xfe\x00", "not readable as UTF-8"),
+        ("a.jsonl", b"\n", "holds no text"),
+        ("a.jsonl", b"\xff\xfe\x00", "not readable as UTF-8"),
         ("a.jsonl", b"{oops\n", "line 1: not JSON"),
         ("a.jsonl", b'{"text": "fine"}\n{"title": "no"}\n', "line 2: expected an object with `text`"),
-        ("a.txt", b"too short\nfor a window\n", "tokens, fewer than one window of 64"),
+        ("a.jsonl", b'{"messages": [{"role": "user"}]}\n', "line 1: expected an object with `text`"),
+        ("a.jsonl", b'{"ids": [1, 512]}\n', "line 1: `ids` has 512, expected token ids below 512"),
+        ("a.jsonl", b'{"ids": [1, -1]}\n', "line 1: `ids` has -1"),
+        ("a.parquet", b"PAR1 not really", "not readable as Parquet"),
     ],
 )
 def test_bad_text_is_named_with_its_problem(
@@ -154,8 +170,27 @@ def test_bad_text_is_named_with_its_problem(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=problem) as caught:
-        mix([Source(tmp_path / name)], tiny.tokenizer, 4, 64, seed=0)
+        read_documents(tmp_path / name, tiny.tokenizer)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["datasets", "pyarrow"])
+def test_a_missing_reader_is_named_with_the_command_that_installs_it(
+    package: str, tmp_path: Path, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "a.parquet").touch()
+    ref = {"datasets": "hf:some/set", "pyarrow": f"{tmp_path}/a.parquet"}[package]
+    with pytest.raises(
+        DataError, match=rf"needs the package {package}; install it with: pip install 'familial\[data\]'"
+    ):
+        list(iter_documents(Source(ref), tiny.tokenizer))
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, tiny: LoadedBase) -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(DataError, match=r"hf:.*nowhere: cannot be loaded \(.*expected hf:ID"):
+        list(iter_documents(Source(f"hf:{tmp_path}/nowhere"), tiny.tokenizer))
 
 
 def test_chats_need_a_chat_template(tmp_path: Path, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +201,11 @@ def test_chats_need_a_chat_template(tmp_path: Path, tiny: LoadedBase, monkeypatc
 
 
 def test_sources_have_weights(tmp_path: Path) -> None:
-    assert parse_source("a.txt") == Source(Path("a.txt"))
-    assert parse_source("dir/a.txt=0.25") == Source(Path("dir/a.txt"), 0.25)
+    assert parse_source("a.txt") == Source("a.txt")
+    assert parse_source("dir/a.txt=0.25") == Source("dir/a.txt", 0.25)
+    assert parse_source("hf:some/set@en:train=2") == Source("hf:some/set@en:train", 2)
     (tmp_path / "odd=1").touch()
-    assert parse_source(str(tmp_path / "odd=1")) == Source(tmp_path / "odd=1")
+    assert parse_source(str(tmp_path / "odd=1")) == Source(str(tmp_path / "odd=1"))
     for wrong in ("a.txt=half", "a.txt=0", "a.txt=-1", "a.txt=nan"):
         with pytest.raises(DataError, match="FILE=WEIGHT"):
             parse_source(wrong)
