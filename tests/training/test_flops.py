@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from family.spec import Exit
 from tests.training.shapes import EXITS, decoders
 from training.config import FamilyConfig
-from training.flops import FamilyShape, inference_flops, parameters, shape_of, tokens_for, training_flops
+from training.flops import inference_flops, parameters, shape_of, tokens_for, training_flops
 from training.modeling import FamilyForCausalLM
 from training.presets import PRESETS, family_config, norm_exits, small_shape
 
@@ -89,8 +89,9 @@ def test_a_frozen_trunk_costs_its_forward_only() -> None:
 
 @pytest.mark.parametrize("g", [1, 2, 4])
 def test_inference_at_an_exit_costs_what_its_sub_model_costs(g: int) -> None:
-    submodel = FamilyForCausalLM(family_config(SMALL)).submodel(g)
-    submodel.set_attn_implementation("eager")
+    family = FamilyForCausalLM(family_config(SMALL))
+    family.set_attn_implementation("eager")
+    submodel = family.submodel(g)
     ids = torch.zeros(1, 64, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         submodel(ids)
