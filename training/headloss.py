@@ -1,8 +1,7 @@
 """The exits' losses through the LM head, a few positions at a time, with the gradient written out.
 
-d L / d logits = a (softmax(s) - onehot) + b τ (softmax(s/τ) - softmax(t/τ)) for student logits s, teacher logits t and
-L = a CE + b τ² KL: nothing is kept for a backward pass, the logits of a whole batch never exist, and the teacher's are
-made once for all students.
+Nothing is kept for a backward pass and the logits of a whole batch never exist. All exits' rows go through the head in
+one product, so a chunk is as large whatever their number, and the teacher's logits are made once for all students.
 """
 
 from collections.abc import Sequence
@@ -11,139 +10,156 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MATMUL_LOGITS = {"cpu": 256 * 49152, "cuda": 2048 * 49152}
-"""Logits per product with the head, by type of device: enough rows to amortise reading it."""
-CACHED_LOGITS = {"cpu": 8 * 49152, "cuda": 2048 * 49152}
-"""Logits per pass of the softmax and its gradient: on a CPU they stay in a core's cache."""
+from training.rowloss import Teacher, row_loss, wide
+
+MATMUL_LOGITS = {"cpu": 512 * 49152, "cuda": 4096 * 49152}
+"""Logits per product with the head, of all exits together, by type of device: enough rows to amortise reading it."""
+CACHED_LOGITS = {"cpu": 8 * 49152, "cuda": 4096 * 49152}
+"""Logits of one exit per pass of the softmax and its gradient: on a CPU they stay in a core's cache."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One exit's share in the loss at every row of a call: a CE + b KL."""
+    """One exit's share in the loss of a row: weight x (ce x CE + kl x τ² KL)."""
 
     ce: float
     kl: float
+    weight: float
     trains: bool
-    """Whether a gradient by its rows is wanted."""
+    """Whether the gradient by its rows is wanted."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the exit has a loss."""
+        return self.ce > 0 or self.kl > 0
+
+    @property
+    def size(self) -> float:
+        """How large the gradient by its logits can be, up to a constant."""
+        return self.weight * (self.ce + self.kl)
 
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """Sums over the rows of a call, by exit, and the gradients of Σ_exits Σ_rows (a CE + b KL)."""
+    """Sums over the rows by exit, (G,) in float64 on the CPU, and the gradient of the whole loss by the rows."""
 
-    ce: Tensor
-    kl: Tensor
+    losses: Tensor
+    """Of ce x CE + kl x τ² KL."""
     agreement: Tensor
-    """Rows whose top-1 token is the last exit's."""
+    """Rows where the last exit's top-1 token has this exit's highest logit; counted where there is a KL."""
     rows_grads: list[Tensor | None]
-    """(N, H) by exit, None where it does not train."""
+    """(N, H) by exit, float32 at least; None where it is not wanted."""
 
 
-def head_loss(
-    head: Tensor,
-    rows: Sequence[Tensor],
-    labels: Tensor,
-    terms: Sequence[Term],
-    temperature: float = 1.0,
-    head_grad: Tensor | None = None,
-) -> HeadLoss:
-    """Losses and gradients of all exits at N positions.
+class ChunkedHead:
+    """The LM head of a batch: `losses` may be called for one part of it after another.
 
-    Args:
-        head: the LM head's weight (V, H), in the precision of the products.
-        rows: every exit's normed rows (N, H), the last exit's (the teacher's) last.
-        labels: the token id that each row should predict (N,).
-        terms: by exit; an exit whose term is 0 costs nothing, unless it teaches.
-        temperature: τ.
-        head_grad: (V, H), to which the head's gradient is added; None where the head does not train.
+    Attributes:
+        weight: (V, H), in the precision of the products.
+        grad: the head's gradient so far, (V, H), float32 at least; None where the head does not train.
     """
-    wide = torch.promote_types(head.dtype, torch.float32)
-    sums = torch.zeros(3, len(rows), dtype=torch.float64 if head.device.type == "cpu" else wide, device=head.device)
-    wanted = [term.trains and (term.ce or term.kl) for term in terms]
-    grads = [torch.empty_like(r, dtype=wide) if want else None for r, want in zip(rows, wanted, strict=True)]
-    distils = any(term.kl for term in terms)
-    used = [g for g, term in enumerate(terms) if term.ce or term.kl or (distils and g == len(terms) - 1)]
-    n_rows = max(1, MATMUL_LOGITS[head.device.type] // len(head))
-    cached = max(1, CACHED_LOGITS[head.device.type] // len(head))
-    for start in range(0, len(labels), n_rows):
-        part = slice(start, start + n_rows)
-        chunk = {g: rows[g][part].to(head.dtype) for g in used}
-        logits = {g: chunk[g] @ head.T for g in used}
-        for at in range(0, len(labels[part]), cached):
-            few = slice(at, at + cached)
-            _to_gradients({g: z[few] for g, z in logits.items()}, labels[part][few], terms, temperature, sums)
-        for g in used:
-            grad, scale = grads[g], terms[g].ce + terms[g].kl
-            if grad is not None:
-                torch.mul((logits[g] @ head).to(wide), scale, out=grad[part])
-            if head_grad is not None and scale:
-                _add_product(head_grad, logits[g].T, chunk[g], scale)
-    return HeadLoss(sums[0], sums[1], sums[2], grads)
+
+    def __init__(self, weight: Tensor, temperature: float = 1.0, trains: bool = False) -> None:
+        self.weight = weight
+        self.grad = torch.zeros_like(weight, dtype=wide(weight.dtype)) if trains else None
+        self._temperature = temperature
+        self._logits = weight.new_empty(0)  # kept from chunk to chunk: fresh pages cost as much as a third of a product
+
+    def losses(self, rows: Sequence[Tensor], labels: Tensor, terms: Sequence[Term]) -> HeadLoss:
+        """Losses of all exits at N positions, and the gradient of their sum.
+
+        Args:
+            rows: every exit's normed rows (N, H); the last exit's, which teach, come last.
+            labels: the token id that each row is to predict, (N,).
+            terms: by exit; an exit without a loss costs nothing, unless it teaches.
+        """
+        sums = _Sums(len(terms))
+        grads = [
+            torch.zeros_like(r, dtype=wide(r.dtype)) if t.trains else None for r, t in zip(rows, terms, strict=True)
+        ]
+        moving = [g for g, t in enumerate(terms) if t.counts and (t.trains or self.grad is not None)]
+        used = list(dict.fromkeys([*moving, *(g for g, t in enumerate(terms) if t.counts), *_teachers(terms)]))
+        unit = max((terms[g].size for g in moving), default=0.0) or 1.0  # a gradient's unit is near 1 in any precision
+        n_rows = max(1, MATMUL_LOGITS[self.weight.device.type] // (len(self.weight) * max(1, len(used))))
+        for start in range(0, len(labels) if used else 0, n_rows):
+            part = slice(start, start + n_rows)
+            stack = torch.cat([rows[g][part] for g in used]).to(self.weight.dtype)
+            logits = torch.mm(stack, self.weight.T, out=self._buffer(len(stack)))
+            by_exit = dict(zip(used, logits.view(len(used), -1, len(self.weight)), strict=True))
+            factors = {g: terms[g].weight / unit for g in moving}
+            _to_gradients(by_exit, labels[part], terms, factors, self._temperature, sums)
+            moved = len(moving) * len(labels[part])
+            self._add(logits[:moved].T, stack[:moved], unit)
+            back = (logits[:moved] @ self.weight).view(len(moving), -1, stack.shape[1])
+            for g, grad in zip(moving, back, strict=True):
+                wanted = grads[g]
+                if wanted is not None:
+                    torch.mul(grad, unit, out=wanted[part])
+        return HeadLoss(*sums.totals(), grads)
+
+    def _buffer(self, n_rows: int) -> Tensor:
+        n = n_rows * len(self.weight)
+        if self._logits.numel() < n:
+            self._logits = self.weight.new_empty(n)
+        return self._logits[:n].view(n_rows, -1)
+
+    def _add(self, logits_grad: Tensor, rows: Tensor, unit: float) -> None:
+        if self.grad is None or not len(rows):
+            return
+        if self.grad.dtype == rows.dtype:
+            self.grad.addmm_(logits_grad, rows, alpha=unit)
+        else:
+            self.grad.add_(logits_grad @ rows, alpha=unit)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
-    if total.dtype == a.dtype:
-        total.addmm_(a, b, alpha=scale)
-    else:
-        total.add_(a @ b, alpha=scale)
+def _teachers(terms: Sequence[Term]) -> list[int]:
+    return [len(terms) - 1] if any(term.kl for term in terms) else []
 
 
 def _to_gradients(
-    logits: dict[int, Tensor], labels: Tensor, terms: Sequence[Term], temperature: float, sums: Tensor
+    logits: dict[int, Tensor],
+    labels: Tensor,
+    terms: Sequence[Term],
+    factors: dict[int, float],
+    temperature: float,
+    sums: "_Sums",
 ) -> None:
-    """Add to the sums, and turn logits (R, V) in place into gradients of (a CE + b KL) / (a + b)."""
-    last = len(terms) - 1
-    targets = labels.unsqueeze(-1)
-    teacher = _softmax(logits[last], temperature) if any(term.kl for term in terms) else None
-    for g, z in logits.items():
-        a, b = terms[g].ce, terms[g].kl
-        if not a and not b:
-            continue
-        gradient = None
-        if a:
-            q = _softmax(z)
-            sums[0, g] += (q.log_z - q.logits.gather(-1, targets).squeeze(-1)).sum()
-            gradient = q.p
-            if b and temperature == 1:  # one softmax serves both
-                assert teacher is not None
-                sums[1, g] += _kl(teacher, q)
-                gradient.sub_(teacher.p, alpha=b / (a + b))
-                gradient.scatter_add_(-1, targets, torch.full_like(q.log_z, -a / (a + b)).unsqueeze(-1))
-            else:
-                gradient.scatter_add_(-1, targets, torch.full_like(q.log_z, -1.0).unsqueeze(-1))
-            sums[2, g] += 0
-        if b and (not a or temperature != 1):
-            assert teacher is not None
-            q = _softmax(z, temperature)
-            sums[1, g] += temperature**2 * _kl(teacher, q)
-            own = q.p.sub_(teacher.p).mul_(temperature) if temperature != 1 else q.p.sub_(teacher.p)
-            gradient = own if gradient is None else gradient.mul_(a / (a + b)).add_(own, alpha=b / (a + b))
-        if teacher is not None:
-            sums[2, g] += (q.top == teacher.top).sum()
-        assert gradient is not None
-        z.copy_(gradient)
+    """Turn the logits (N, V) of the exits in `factors` into gradients times that, in place; note all exits' losses."""
+    size = next(iter(logits.values())).shape[1]
+    step = max(1, CACHED_LOGITS[labels.device.type] // size)
+    for at in range(0, len(labels), step):
+        few = slice(at, at + step)
+        teacher = None
+        for last in _teachers(terms):
+            teacher = Teacher(logits[last][few], temperature)
+        for g, z in logits.items():
+            term = terms[g]
+            if not term.counts:
+                continue
+            found = row_loss(z[few], labels[few].unsqueeze(-1), term.ce, term.kl, teacher, factors.get(g))
+            sums.note(g, found.losses, found.agrees)
+            if found.gradient is not None:
+                z[few].copy_(found.gradient)
 
 
-@dataclass(frozen=True)
-class _Softmax:
-    p: Tensor
-    logits: Tensor
-    top: Tensor
-    log_z: Tensor
+class _Sums:
+    """Losses and agreements as they are found; added up once, since that costs a pass as much as its arithmetic."""
 
-    @property
-    def negative_entropy(self) -> Tensor:
-        return (self.p * self.logits).sum(-1) - self.log_z
+    def __init__(self, granularity: int) -> None:
+        self._losses: list[list[Tensor]] = [[] for _ in range(granularity)]
+        self._agrees: list[list[Tensor]] = [[] for _ in range(granularity)]
 
+    def note(self, g: int, losses: Tensor, agrees: Tensor | None) -> None:
+        self._losses[g].append(losses)
+        if agrees is not None:
+            self._agrees[g].append(agrees)
 
-def _softmax(logits: Tensor, temperature: float = 1.0) -> _Softmax:
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if temperature != 1:
-        logits = logits / temperature
-    p = torch.softmax(logits, -1)
-    top_logit, top = logits.max(-1)
-    return _Softmax(p, logits, top, top_logit - p.gather(-1, top.unsqueeze(-1)).squeeze(-1).log())
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """Sums (G,) of both."""
+        return _sum(self._losses), _sum(self._agrees)
 
 
-def _kl(teacher: _Softmax, student: _Softmax) -> Tensor:
-    return (teacher.negative_entropy - (teacher.p * student.logits).sum(-1) + student.log_z).sum()
+def _sum(noted: list[list[Tensor]]) -> Tensor:
+    return torch.tensor(
+        [float(torch.cat(values).sum(dtype=torch.float64)) if values else 0.0 for values in noted], dtype=torch.float64
+    )

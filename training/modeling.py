@@ -6,7 +6,7 @@ one trunk: arXiv 2512.23407, section 2.1). Importing this module registers it wi
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -32,7 +32,7 @@ class FamilyOutput(ModelOutput):  # type: ignore[misc]
     Attributes:
         loss: the family loss, a scalar.
         exit_losses: L_g of every exit, (G,), without gradient.
-        agreement: share of the positions where exit g's top-1 token is the last exit's, (G,); 0 if nothing is distilled.
+        agreement: share of the distilled positions where exit g ranks the last exit's top-1 token first, (G,).
         logits: the last exit's, (B, T, vocab_size).
     """
 
@@ -149,7 +149,7 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
         if labels is None:
             last = self.config.granularity
             return FamilyOutput(logits=self.head(self.branch_rows(last, states[last], context)))
-        found = family_loss(self, states, context, labels, self.objective, self.progress)
+        found = family_loss(self, states, context, labels)
         return FamilyOutput(loss=found.loss, exit_losses=found.exit_losses, agreement=found.agreement)
 
     @property
@@ -158,11 +158,6 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
         if type(self.lm_head) is not nn.Linear or self.lm_head.bias is not None:
             raise BaseModelError("lm_head: expected a linear map without bias or adapters; put no LoRA on the head")
         return cast(nn.Parameter, self.lm_head.weight)
-
-    def exit_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters between boundary and head: the branches' and the final norm's."""
-        yield from self.branches.parameters()
-        yield from self.model.norm.parameters()
 
     def submodel(self, g: int) -> PreTrainedModel:
         """Exit g (1..G) as a plain Hugging Face causal LM, which `save_pretrained` writes like any other.

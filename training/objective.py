@@ -65,11 +65,14 @@ class Objective:
         """Whether the last exit's logits are a target."""
         return self.kind != "ce"
 
-    def shares(self, last: bool) -> tuple[float, float]:
-        """Coefficients of CE and of KL in L_g, for the last exit or an early one."""
-        if self.kind == "kl":
-            return (0.0, 0.0) if last else (0.0, 1.0)
-        return (1.0, 0.0) if last or self.kind == "ce" else (1 - self.kl_weight, self.kl_weight)
+    def shares(self, granularity: int) -> tuple[tuple[float, float], ...]:
+        """Coefficients of CE and of KL in L_g, by exit."""
+        early, last = {
+            "ce": ((1.0, 0.0), (1.0, 0.0)),
+            "kl": ((0.0, 1.0), (0.0, 0.0)),
+            "ce+kl": ((1 - self.kl_weight, self.kl_weight), (1.0, 0.0)),
+        }[self.kind]
+        return (*(early,) * (granularity - 1), last)
 
     def weights_at(self, share: float, granularity: int, default: Sequence[float] | None = None) -> Weights:
         """w_1..w_G when that share of training is done. Raises `FieldError` if they are not G numbers."""
