@@ -1,10 +1,11 @@
 """What an exit adds to the trunk's rows before the head: one interface for every kind of branch.
 
 `norm` is a norm alone, `block` a decoder block of the trunk's own shape and a norm, `lowrank` such a block whose linear
-maps are factorised (`training.lowrank`). A branch's block is number l_g, the place it takes in the sub-model of exit g:
-its type of attention and its slot in a KV cache follow from that.
+maps are factorised (`training.lowrank`), so that it can be cut to any smaller rank. A branch's block is number l_g, the
+place it takes in the sub-model of exit g: its type of attention and its slot in a KV cache follow from that.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
+from family.errors import SpecError
 from family.spec import Exit
-from training.lowrank import LowRankLinear, factorised
+from training.lowrank import cut_maps, factorise_maps, merge_maps, split_maps
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -58,7 +60,7 @@ def make_context(decoder: Any, embedded: Tensor, attention_mask: Tensor | None) 
     config = decoder.config
     positions = torch.arange(embedded.shape[1], device=embedded.device).unsqueeze(0)
     layer_types = attention_types(config)
-    make = {FULL: create_causal_mask, SLIDING: create_sliding_window_causal_mask}
+    make: dict[str, Any] = {FULL: create_causal_mask, SLIDING: create_sliding_window_causal_mask}
     masks = {
         kind: make[kind](config, embedded, attention_mask, None, position_ids=positions) for kind in set(layer_types)
     }
@@ -90,8 +92,8 @@ class Branch(nn.Module):
         self.block: nn.Module | None = None
         if exit_.branch != "norm":
             self.block = type(decoder.layers[0])(config, exit_.layer)
-        if exit_.rank is not None:
-            factorised(self.block, exit_.rank)
+            if exit_.rank is not None:
+                split_maps(self.block, exit_.rank)
         self.norm: nn.Module = type(decoder.norm)(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, state: Tensor, context: Context) -> Tensor:
@@ -101,6 +103,53 @@ class Branch(nn.Module):
         rows: Tensor = self.norm(state)
         return rows
 
-    def maps(self) -> dict[str, LowRankLinear]:
-        """The factorised maps by name; none but in a `lowrank` branch."""
-        return {name: module for name, module in self.named_modules() if isinstance(module, LowRankLinear)}
+
+def factorise(branch: Branch, moments: Mapping[str, Tensor], rank: int) -> Branch:
+    """A `lowrank` branch that comes as near to a branch as `rank` allows, its components in the order of importance.
+
+    Of a low-rank branch's own rank, this puts its components in order again, which training mixes up.
+
+    Args:
+        branch: of kind `block` or `lowrank`; stays as it is.
+        moments: E[x xᵀ] of the inputs of its linear maps by name, as `FamilyForCausalLM.moments` finds them; a map
+            without one is truncated as such.
+        rank: R.
+
+    Raises:
+        SpecError: the branch has no block, or the rank is not in 1..d_model.
+    """
+    new, block = _copied(branch, rank)
+    factorise_maps(block, moments, rank)
+    return new
+
+
+def cut(branch: Branch, rank: int) -> Branch:
+    """A `lowrank` branch's first `rank` components. Raises `SpecError` if it has not that many."""
+    has = branch.exit.rank or 0
+    if rank > has:
+        can = f"can be cut to 1..{has}" if has else "cannot be cut; factorise it first"
+        raise SpecError(f"rank {rank}: the {branch.exit.branch!r} branch after layer {branch.exit.layer} {can}")
+    new, block = _copied(branch, rank)
+    cut_maps(block, rank)
+    return new
+
+
+def dense(branch: Branch) -> Branch:
+    """A `block` branch that does what a `lowrank` branch does at the rank that is active (`lowrank.at_rank`)."""
+    new, block = _copied(branch, None)
+    merge_maps(block)
+    return new
+
+
+def _copied(branch: Branch, rank: int | None) -> tuple[Branch, nn.Module]:
+    """A copy that is to have this rank, and its block; configs stay the trunk's own, whose settings it follows."""
+    if branch.block is None:
+        raise SpecError(f"the {branch.exit.branch!r} branch after layer {branch.exit.layer} has no linear maps")
+    d_model = len(next(branch.norm.parameters()))
+    if rank is not None and not 1 <= rank <= d_model:
+        raise SpecError(f"rank {rank}: expected 1..{d_model} (d_model)")
+    configs = {id(m.config): m.config for m in branch.modules() if hasattr(m, "config")}
+    new = copy.deepcopy(branch, configs)
+    new.exit = Exit(branch.exit.layer, "block" if rank is None else "lowrank", rank)
+    assert new.block is not None
+    return new, new.block

@@ -19,7 +19,7 @@ DECODERS = ("llama", "qwen2", "qwen3", "mistral")
 
 
 @strict
-class FamilyConfig(PretrainedConfig):
+class FamilyConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Shape of a family: a trunk and its exits.
 
     Attributes:
@@ -43,7 +43,7 @@ class FamilyConfig(PretrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         decoder = self.decoder
         if decoder.model_type not in DECODERS:
             raise SpecError(

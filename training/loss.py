@@ -120,9 +120,11 @@ class _Work:
 
     def backward(self, grads: list[Tensor]) -> None:
         """Go backwards from the rows of the last `forward`, given their gradients, and forget them."""
-        outputs, grads = zip(*((r, d) for r, d in zip(self._rows, grads, strict=True) if r.requires_grad), strict=True)
-        leaves = [self._leaves[g] for g in self._state_grads]
-        found = iter(torch.autograd.grad(outputs, [*leaves, *self._parameter_grads], grads))
+        moving = [(r, grad) for r, grad in zip(self._rows, grads, strict=True) if r.requires_grad]
+        inputs = [*(self._leaves[g] for g in self._state_grads), *self._parameter_grads]
+        found = iter(
+            torch.autograd.grad([r for r, _ in moving], inputs, [grad for _, grad in moving]) if moving else ()
+        )
         for state_grad in self._state_grads.values():
             state_grad[self._windows] = next(found)
         for parameter_grad in self._parameter_grads.values():

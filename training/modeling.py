@@ -6,27 +6,30 @@ one trunk: arXiv 2512.23407, section 2.1). Importing this module registers it wi
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
+from family.errors import SpecError
 from family.spec import Exit
-from training.branches import Branch, Context, make_context
+from family.strict import to_json
+from training.branches import Branch, Context, cut, dense, factorise, make_context
 from training.config import FamilyConfig
 from training.errors import BaseModelError
 from training.loss import family_loss
-from training.lowrank import LowRankLinear, merged
+from training.lowrank import LowRankLinear, at_rank, input_moments, nested_rank
 from training.objective import Objective, Progress
 
 
 @dataclass
-class FamilyOutput(ModelOutput):  # type: ignore[misc]
+class FamilyOutput(ModelOutput):
     """What `FamilyForCausalLM.forward` returns: the first three with labels, `logits` without.
 
     Attributes:
@@ -42,7 +45,7 @@ class FamilyOutput(ModelOutput):  # type: ignore[misc]
     logits: Tensor | None = None
 
 
-class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
+class FamilyForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
     """One trunk and its G exits.
 
     Attributes:
@@ -58,7 +61,7 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012  (declared so by transformers)
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -66,36 +69,80 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: FamilyConfig) -> None:
         super().__init__(config)
-        self.model = AutoModel.from_config(config.decoder)
+        auto: Any = AutoModel
+        self.model = auto.from_config(config.decoder)
         self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
         self.branches = nn.ModuleDict(
             {str(g): Branch(self.model, config.exit(g)) for g in range(1, config.granularity)}
         )
         self.objective = Objective()
         self.progress = Progress()
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
-    def from_base(cls, exits: Sequence[Exit], base: PreTrainedModel) -> "FamilyForCausalLM":
-        """A family on a pretrained causal LM, whose modules it shares. A block begins as a copy of trunk layer l_g.
+    def from_base(
+        cls, exits: Sequence[Exit], base: PreTrainedModel, calibration: Iterable[Tensor] = ()
+    ) -> "FamilyForCausalLM":
+        """A family on a pretrained causal LM, whose modules it shares.
+
+        A block begins as a copy of trunk layer l_g; a low-rank one as that copy factorised for the text of
+        `calibration`, batches of token ids (B, T), or at random without; every norm as a copy of the trunk's.
 
         Raises:
             SpecError: the exits do not fit the base, or its decoder cannot be a trunk.
         """
-        config = FamilyConfig(decoder=base.config, exits=list(exits))
-        with torch.device("meta"):
-            family = cls(config)
-        source: Any = base
-        family.model, family.lm_head = source.model, source.lm_head
-        family.branches = nn.ModuleDict(
-            {str(g): Branch(source.model, config.exit(g)) for g in range(1, config.granularity)}
-        )
-        for branch in family.branches.values():
-            branch.to(source.lm_head.weight)
-            branch.norm.load_state_dict(source.model.norm.state_dict())
-            if branch.exit.branch == "block":
-                branch.block.load_state_dict(source.model.layers[branch.exit.layer].state_dict())
-        return family.train(base.training)
+        calibration = tuple(calibration)
+        FamilyConfig(decoder=base.config, exits=list(exits))  # which checks the exits as they are given
+        ranks = {g: e.rank for g, e in enumerate(exits, start=1) if e.rank is not None and calibration}
+        whole = [Exit(e.layer, "block") if g in ranks else e for g, e in enumerate(exits, start=1)]
+        family = _assembled(cls, FamilyConfig(decoder=base.config, exits=whole), base)
+        for g in range(1, family.config.granularity):
+            branch = Branch(family.model, family.config.exit(g))
+            _initialise(branch, family.model, base.config.initializer_range)
+            family.branches[str(g)] = branch.to(family.lm_head.weight)
+        family.train(base.training)
+        if not ranks:
+            return family
+        moments = family.moments(calibration)
+        return family.with_branches({g: factorise(family.branch(g), moments[g], r) for g, r in ranks.items()})
+
+    def branch(self, g: int) -> Branch:
+        """The branch of exit g, 1..G-1."""
+        return cast(Branch, self.branches[str(g)])
+
+    def with_branches(self, branches: Mapping[int, Branch]) -> "FamilyForCausalLM":
+        """A family with other branches at some exits (cut ones, for example), and everything else shared with this one.
+
+        Raises:
+            SpecError: a branch belongs to another layer than the exit's.
+        """
+        own = [self.branch(g) for g in range(1, self.config.granularity)]
+        found = [branches.get(g, branch) for g, branch in enumerate(own, start=1)]
+        config = copy.copy(self.config)
+        config.exits = to_json([*(branch.exit for branch in found), self.config.exit(self.config.granularity)])
+        if [e["layer"] for e in config.exits] != [e["layer"] for e in self.config.exits]:
+            raise SpecError(f"exits: expected branches of {self.config.exits}, got {config.exits}")
+        family = _assembled(type(self), config, self)
+        family.branches = nn.ModuleDict({str(g): branch for g, branch in enumerate(found, start=1)})
+        family.objective, family.progress = self.objective, self.progress
+        return cast(FamilyForCausalLM, family.train(self.training))
+
+    def moments(self, windows: Iterable[Tensor]) -> dict[int, dict[str, Tensor]]:
+        """E[x xᵀ] of the inputs of the linear maps of every branch with a block, by exit and name of the map.
+
+        Args:
+            windows: batches of token ids (B, T) of the text that the branches are to do well on. For a map of n inputs,
+                several times n tokens.
+        """
+        branches = {g: self.branch(g) for g in range(1, self.config.granularity)}
+        blocks = {g: branch.block for g, branch in branches.items() if branch.block is not None}
+        with ExitStack() as stack, torch.no_grad():
+            found = {g: stack.enter_context(input_moments(blocks[g])) for g in blocks}
+            for ids in windows:
+                states, context = self.states(ids)
+                for g in blocks:
+                    self.branch_rows(g, states[g], context)
+        return found
 
     def states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[dict[int, Tensor], Context]:
         """Trunk rows (B, T, H) at every exit's boundary by exit, and what blocks need besides rows.
@@ -118,7 +165,7 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
 
     def branch_rows(self, g: int, state: Tensor, context: Context) -> Tensor:
         """Exit g's normed rows (B, T, H) from its boundary's rows (B, T, H); `head` makes logits of them."""
-        rows: Tensor = self.model.norm(state) if g == self.config.granularity else self.branches[str(g)](state, context)
+        rows: Tensor = self.model.norm(state) if g == self.config.granularity else self.branch(g)(state, context)
         return rows
 
     def head(self, rows: Tensor) -> Tensor:
@@ -149,8 +196,17 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
         if labels is None:
             last = self.config.granularity
             return FamilyOutput(logits=self.head(self.branch_rows(last, states[last], context)))
-        found = family_loss(self, states, context, labels)
+        with ExitStack() as stack:
+            if self.training:
+                self._train_a_prefix(stack)
+            found = family_loss(self, states, context, labels)
         return FamilyOutput(loss=found.loss, exit_losses=found.exit_losses, agreement=found.agreement)
+
+    def _train_a_prefix(self, stack: ExitStack) -> None:
+        for g in range(1, self.config.granularity):
+            branch = self.branch(g)
+            if branch.exit.rank is not None:
+                stack.enter_context(at_rank(branch, nested_rank(self.progress.step, branch.exit.rank)))
 
     @property
     def head_weight(self) -> nn.Parameter:
@@ -159,30 +215,38 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
             raise BaseModelError("lm_head: expected a linear map without bias or adapters; put no LoRA on the head")
         return cast(nn.Parameter, self.lm_head.weight)
 
-    def submodel(self, g: int) -> PreTrainedModel:
+    def submodel(self, g: int, rank: int | None = None) -> PreTrainedModel:
         """Exit g (1..G) as a plain Hugging Face causal LM, which `save_pretrained` writes like any other.
 
-        It has l_g trunk layers, the branch's block as layer l_g if there is one (a low-rank one merged into dense
-        matrices), the branch's norm, and the head; weights that are not merged are shared with this family.
+        It has l_g trunk layers, the branch's block as layer l_g if there is one, the branch's norm, and the head. The
+        weights are shared with this family, but for a low-rank block's, which is merged into dense matrices.
+
+        Args:
+            g: the exit.
+            rank: of a low-rank branch, cut to so many components; None for all.
 
         Raises:
             IndexError: the family has no exit g.
+            SpecError: the branch cannot be cut to that rank.
         """
         if not 1 <= g <= self.config.granularity:
             raise IndexError(f"exit {g}: the family has exits 1..{self.config.granularity}")
         exit_ = self.config.exit(g)
         layers, norm = list(self.model.layers[: exit_.layer]), self.model.norm
         if g < self.config.granularity:
-            branch = self.branches[str(g)]
+            branch = self.branch(g) if rank is None else cut(self.branch(g), rank)
+            branch = dense(branch) if branch.exit.branch == "lowrank" else branch
+            layers += [branch.block] if branch.block is not None else []
             norm = branch.norm
-            if branch.block is not None:
-                layers.append(merged(branch.block) if branch.maps() else branch.block)
+        elif rank is not None:
+            raise SpecError(f"rank {rank}: the last exit has no branch that could be cut")
         config = copy.deepcopy(self.config.decoder)
         config.num_hidden_layers = len(layers)
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[: len(layers)]
+        classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
         with torch.device("meta"):
-            model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+            model: Any = classes[type(config)](config)
         model.model.embed_tokens = self.model.embed_tokens
         model.model.layers = nn.ModuleList(layers)
         model.model.norm = norm
@@ -191,9 +255,27 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[misc]
         return cast(PreTrainedModel, model.eval())
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, LowRankLinear):
             module.initialise(self.config.decoder.initializer_range)
+
+
+def _assembled(cls: type[FamilyForCausalLM], config: FamilyConfig, source: Any) -> FamilyForCausalLM:
+    """A family of that config around the trunk and head of another model; its branches have no memory yet."""
+    with torch.device("meta"):
+        family = cls(config)
+    family.model, family.lm_head = source.model, source.lm_head
+    return family
+
+
+def _initialise(branch: Branch, trunk: Any, std: float) -> None:
+    """What a new branch begins as."""
+    branch.norm.load_state_dict(trunk.norm.state_dict())
+    if branch.block is not None and branch.exit.branch == "block":
+        branch.block.load_state_dict(trunk.layers[branch.exit.layer].state_dict())
+    for module in branch.modules():
+        if isinstance(module, LowRankLinear):
+            module.initialise(std)
 
 
 AutoConfig.register("familial", FamilyConfig)
