@@ -13,6 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 from family.errors import SpecError
 from family.spec import Exit, check_exits
 from family.strict import FieldError, from_json, to_json
+from training.objective import check_weights
 
 DECODERS = ("llama", "qwen2", "qwen3", "mistral")
 """Model types whose decoder can be a trunk."""
@@ -72,6 +73,7 @@ class FamilyConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 def _weights(weights: Sequence[float] | None, granularity: int) -> list[float] | None:
     if weights is None:
         return None
-    if len(weights) != granularity or any(w < 0 for w in weights) or not sum(weights):
-        raise FieldError("exit_weights", f"expected {granularity} numbers from 0 on, not all 0; got {list(weights)}")
+    check_weights(weights)
+    if len(weights) != granularity:
+        raise FieldError("exit_weights", f"expected one per exit, {granularity}; got {len(weights)}")
     return [float(w) for w in weights]

@@ -85,13 +85,15 @@ class ChunkedHead:
             part = slice(start, start + n_rows)
             stack = torch.cat([rows[g][part] for g in used]).to(self.weight.dtype)
             logits = torch.mm(stack, self.weight.T, out=self._buffer(len(stack)))
-            by_exit = dict(zip(used, logits.view(len(used), -1, len(self.weight)), strict=True))
+            by_exit = dict(zip(used, logits.split(len(labels[part])), strict=True))
             factors = {g: terms[g].weight / unit for g in moving}
             _to_gradients(by_exit, labels[part], terms, factors, self._temperature, sums)
+            if not moving:
+                continue
             moved = len(moving) * len(labels[part])
             self._add(logits[:moved].T, stack[:moved], unit)
-            back = (logits[:moved] @ self.weight).view(len(moving), -1, stack.shape[1])
-            for g, grad in zip(moving, back, strict=True):
+            back = logits[:moved] @ self.weight
+            for g, grad in zip(moving, back.split(len(labels[part])), strict=True):
                 wanted = grads[g]
                 if wanted is not None:
                     torch.mul(grad, unit, out=wanted[part])
@@ -104,7 +106,7 @@ class ChunkedHead:
         return self._logits[:n].view(n_rows, -1)
 
     def _add(self, logits_grad: Tensor, rows: Tensor, unit: float) -> None:
-        if self.grad is None or not len(rows):
+        if self.grad is None:
             return
         if self.grad.dtype == rows.dtype:
             self.grad.addmm_(logits_grad, rows, alpha=unit)

@@ -153,5 +153,7 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grads, ctx.grads = ctx.grads, None  # given away: nobody else holds them, so they become .grad uncopied
+        if ctx.grads is None:
+            raise RuntimeError("a family loss goes backward once: its gradients are given away")
+        grads, ctx.grads = ctx.grads, None  # nobody else holds them, so they become .grad uncopied
         return None, None, *[grad.mul_(grad_output) for grad in grads]

@@ -53,12 +53,15 @@ class Objective:
             raise FieldError("kind", f"expected one of {KINDS}, got {self.kind!r}")
         if not 0 <= self.kl_weight <= 1:
             raise FieldError("kl_weight", f"expected 0..1, got {self.kl_weight}")
-        if self.temperature <= 0 or self.every < 1:
-            raise FieldError("temperature, every", f"expected positive, got {self.temperature}, {self.every}")
+        for name in ("temperature", "every"):
+            if not getattr(self, name) > 0:
+                raise FieldError(name, f"expected a positive number, got {getattr(self, name)}")
         if self.weights is not None and self.schedule:
             raise FieldError("schedule", "give weights or a schedule, not both")
         if any(a >= b for (a, _), (b, _) in pairwise(self.schedule)):
             raise FieldError("schedule", f"shares must rise, got {[share for share, _ in self.schedule]}")
+        for weights in (*(point for _, point in self.schedule), *([self.weights] if self.weights else [])):
+            check_weights(weights)
 
     @property
     def distils(self) -> bool:
@@ -81,6 +84,12 @@ class Objective:
         if len(weights) != granularity:
             raise FieldError("weights", f"expected one per exit, {granularity}; got {len(weights)}")
         return weights
+
+
+def check_weights(weights: Sequence[float]) -> None:
+    """Raise `FieldError` unless these can be the weights of exits."""
+    if not all(0 <= w < float("inf") for w in weights) or not sum(weights):
+        raise FieldError("weights", f"expected numbers from 0 on, not all 0; got {list(weights)}")
 
 
 def _interpolated(schedule: tuple[tuple[float, Weights], ...], share: float) -> Weights:
