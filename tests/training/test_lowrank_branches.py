@@ -13,6 +13,7 @@ from tests.training.shapes import decoders, random_family, random_ids
 from training.branches import Branch, cut, factorise
 from training.lowrank import LowRankLinear, at_rank, components, nested_rank
 from training.modeling import FamilyForCausalLM
+from training.objective import Objective, Progress
 
 EXITS = (Exit(2, "block"), Exit(4, "norm"))
 WINDOWS = [random_ids(8, 32, seed) for seed in range(4)]
@@ -129,3 +130,33 @@ def test_what_cannot_be_cut_is_refused(family: FamilyForCausalLM) -> None:
         family.submodel(2, rank=4)
     with pytest.raises(SpecError, match="expected branches of"):
         family.with_branches({1: Branch(family.model, Exit(3, "norm"))})
+
+
+def test_a_trained_branch_gets_better_with_every_rank_and_most_when_put_in_order_again() -> None:
+    family = random_family(decoders()["llama"], (Exit(2, "lowrank", 16), Exit(4, "norm"))).train()
+    family.requires_grad_(False)
+    family.branches.requires_grad_(True)
+    family.objective = Objective("kl")
+    windows = [random_ids(8, 32, seed) for seed in range(8)]
+    optimizer = torch.optim.AdamW(family.branches.parameters(), lr=1e-2)
+    for step in range(80):
+        family.progress = Progress(step)
+        family(windows[step % 8], labels=windows[step % 8]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    family.eval()
+    ordered = family.with_branches({1: factorise(family.branch(1), family.moments(windows)[1], 16)})
+    by_matrix = family.with_branches({1: factorise(family.branch(1), {}, 16)})
+
+    def losses(of: FamilyForCausalLM) -> list[float]:
+        found = []
+        for rank in (1, 2, 3, 4, 6, 8, 12, 16):
+            with torch.no_grad(), at_rank(of, rank):
+                found.append(sum(float(of(batch, labels=batch).exit_losses[0]) for batch in windows))
+        return found
+
+    trained, best, plain = losses(family), losses(ordered), losses(by_matrix)
+    assert best[-1] == pytest.approx(trained[-1], rel=1e-4) and best[-1] == pytest.approx(plain[-1], rel=1e-4)
+    for found in (trained, best, plain):
+        assert found == sorted(found, reverse=True)
+    assert all(mine < min(others) for mine, *others in zip(best[:-1], trained, plain, strict=False))
