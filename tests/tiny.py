@@ -8,7 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from family.spec import SPEC_VERSION, Base, Exit, FamilySpec
 from training.base import LoadedBase
-from training.model import FamilyModel, spec_shapes
+from training.model import FamilyModel
+from training.shapes import spec_shapes
 
 TINY_CONTEXT = 256
 TINY_EXITS = (2, 4, 6)

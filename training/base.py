@@ -50,29 +50,30 @@ def load_base(ref: str | None = None) -> LoadedBase:
     """
     folder, gguf, name = _locate(ref)
     options: dict[str, object] = {"gguf_file": gguf} if gguf else {}
-    with _quiet():
-        try:
-            config = AutoConfig.from_pretrained(folder, **options)
-            _check_architecture(config.architectures or [], config.model_type, name)
-            if gguf:
-                options["quantization_config"] = GgufConfig(dequantize=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **options
-            )
-            model, found = loaded
-        except BaseModelError:
-            raise
-        except Exception as error:  # what transformers, safetensors and gguf raise has no common base
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BaseModelError(
-                f"base {name}: cannot be loaded ({reason}); give a Hugging Face id, a local Hugging Face folder or a "
-                ".gguf file (download it again if it is one), or leave --base out for the default"
-            ) from error
+    with _loading(name):
+        config = AutoConfig.from_pretrained(folder, **options)
+        _check_architecture(config.architectures or [], config.model_type, name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        if gguf:
+            options["quantization_config"] = GgufConfig(dequantize=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
+    model, found = loaded
     _check_architecture([type(model).__name__], model.config.model_type, name)
     _check_complete(model, found["missing_keys"], name)
     _plain(model)
     return LoadedBase(model=model, tokenizer=tokenizer, id=name, weights_sha256=hash_weights(model))
+
+
+def load_tokenizer(ref: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of what `load_base` takes, without its weights. Raises `BaseModelError` if it cannot be loaded."""
+    folder, gguf, name = _locate(ref)
+    with _loading(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, **({"gguf_file": gguf} if gguf else {})
+        )
+    return tokenizer
 
 
 def load_base_of(family: FamilySpec, ref: str | None = None) -> LoadedBase:
@@ -152,6 +153,22 @@ def _plain(model: Any) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside is told as a `BaseModelError`."""
+    with _quiet():
+        try:
+            yield
+        except BaseModelError:
+            raise
+        except Exception as error:  # what transformers, safetensors and gguf raise has no common base
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BaseModelError(
+                f"base {name}: cannot be loaded ({reason}); give a Hugging Face id, a local Hugging Face folder or a "
+                ".gguf file (download it again if it is one), or leave --base out for the default"
+            ) from error
 
 
 @contextmanager

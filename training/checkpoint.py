@@ -1,20 +1,36 @@
-"""The family folder: `spec.json`, `branch-g.safetensors` per exit with a branch, and `report.json`."""
+"""The family folder, and what it holds besides `spec.json` and `report.json`.
 
+A family on a base: `branch-g.safetensors` for each early exit, and `trunk-lora.safetensors` where the trunk was trained
+by deltas, both in bfloat16. A family whose trunk was trained as a whole: all of it as
+`FamilyForCausalLM.save_pretrained` writes it, with its tokenizer.
+"""
+
+import copy
+import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel
 
 from family.files import write_atomic
-from family.spec import load_spec, save_spec
-from training.base import LoadedBase
-from training.errors import CheckpointError
-from training.model import FamilyModel
+from family.spec import Base, FamilySpec, load_spec, save_spec
+from training.base import LoadedBase, hash_weights, load_base_of
+from training.errors import BaseModelError, CheckpointError
+from training.lora import lora_tensors, merge_lora
+from training.model import FamilyModel, exporter_view
+from training.modeling import FamilyForCausalLM
+from training.shapes import check_shapes
 
 SPEC_NAME = "spec.json"
 REPORT_NAME = "report.json"
+LORA_NAME = "trunk-lora.safetensors"
+CONFIG_NAME = "config.json"
 
 
 def branch_path(folder: Path, g: int) -> Path:
@@ -22,48 +38,137 @@ def branch_path(folder: Path, g: int) -> Path:
     return folder / f"branch-{g}.safetensors"
 
 
-def load_family(folder: Path, base: LoadedBase) -> FamilyModel:
-    """Read a family folder on top of a loaded base; branches become float32.
+def is_whole(folder: Path) -> bool:
+    """Whether a family folder holds its trunk too, and so needs no base."""
+    return (folder / CONFIG_NAME).is_file()
+
+
+def open_family(folder: Path, base: str | None = None) -> FamilyModel:
+    """Read a family folder and the base that it needs: `base`, or the one it was trained on.
+
+    Raises:
+        SpecError, BaseModelError, CheckpointError: as `load_family` and `load_base_of`.
+    """
+    spec = load_spec(folder / SPEC_NAME)  # fails sooner than loading the base would
+    return load_family(folder, None if is_whole(folder) else load_base_of(spec, base))
+
+
+def load_family(folder: Path, base: LoadedBase | None) -> FamilyModel:
+    """A family as the exporter takes it. Its base is the trunk as it was trained.
+
+    Raises:
+        SpecError, BaseModelError, CheckpointError: as `load_trained`.
+    """
+    spec = load_spec(folder / SPEC_NAME)
+    if is_whole(folder):
+        family = load_trained(folder, base)
+        trunk = family.submodel(spec.granularity)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return exporter_view(family, spec, LoadedBase(trunk, tokenizer, spec.base.id, spec.base.weights_sha256))
+    loaded = _with_deltas(folder, _needed(spec, base))
+    return exporter_view(_with_branches(folder, spec, loaded.model), spec, loaded)
+
+
+def load_trained(folder: Path, base: LoadedBase | None) -> FamilyForCausalLM:
+    """Read a family folder on top of a loaded base, None for a family that holds its trunk; everything is float32.
 
     Weights other than those the branches were trained on are allowed (a hub's bfloat16 instead of a dequantized file)
-    but warned of, since the exits were not trained on exactly those.
+    but warned of, since the exits were not trained on exactly those. The base itself is not changed.
 
     Raises:
         SpecError: `spec.json` is missing or malformed.
-        BaseModelError: the base has other shapes than the spec.
-        CheckpointError: a branch file is missing, or its tensors are not exactly the branch's; the text names them.
+        BaseModelError: the base has other shapes than the spec, or there is none.
+        CheckpointError: a file is missing, or its tensors are not exactly those expected; the text names them.
     """
     spec = load_spec(folder / SPEC_NAME)
-    if base.weights_sha256 != spec.base.weights_sha256:
-        warnings.warn(
-            f"{folder}: its branches were trained on {spec.base.id} with weights {spec.base.weights_sha256[:12]}, this "
-            f"base ({base.id}) has {base.weights_sha256[:12]}; how good its exits are on these is not known: measure "
-            "them (export-family --eval), or give the base that it was trained on",
-            stacklevel=2,
-        )
-    model = FamilyModel(spec, base)
-    for g in range(1, spec.granularity):
-        load_branch(branch_path(folder, g), model.branches[str(g)])
-    return model.eval()
+    if is_whole(folder):
+        try:
+            whole: FamilyForCausalLM = FamilyForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{folder}: not readable ({error}); copy the family folder again") from error
+        return cast(FamilyForCausalLM, whole.train(False))
+    loaded = _with_deltas(folder, _needed(spec, base))
+    return _with_branches(folder, spec, loaded.model)
 
 
 def save_family(model: FamilyModel, folder: Path) -> None:
-    """Write the spec and the branches, rounded to bfloat16; each file whole or not at all."""
-    for g in range(1, model.spec.granularity):
-        state = model.branches[str(g)].state_dict()
-        rounded = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
-        write_atomic(branch_path(folder, g), save(rounded, metadata={"format": "pt"}))
+    """Write the spec and the branches of a family on its base; each file whole or not at all."""
+    write_branches(model.state_dict(), model.spec, folder)
     save_spec(model.spec, folder / SPEC_NAME)
+
+
+def save_trained(
+    family: FamilyForCausalLM, state: Mapping[str, Tensor], spec: FamilySpec, trunk: str, tokenizer: Any, folder: Path
+) -> FamilySpec:
+    """Write a trained family's folder, without its report; each file whole or not at all.
+
+    Args:
+        family: gives the structure, and is written as a whole where `trunk` is `full`.
+        state: its state dict, gathered from all processes.
+        spec: the family's.
+        trunk: what of the trunk was trained, one of `training.recipe.TRUNKS`.
+        tokenizer: for a folder that needs no base.
+        folder: where to.
+
+    Returns:
+        The spec as written: a trunk that was trained as a whole is its own base.
+    """
+    if trunk == "full":
+        spec = spec.with_base(Base(spec.name, _write_whole(family, state, tokenizer, folder)))
+    else:
+        write_branches(state, spec, folder)
+        if trunk == "lora":
+            _write_tensors(folder / LORA_NAME, lora_tensors(state, "model."))
+    save_spec(spec, folder / SPEC_NAME)
+    return spec
+
+
+def write_branches(state: Mapping[str, Tensor], spec: FamilySpec, folder: Path) -> None:
+    """Write the branches out of a family's state dict, rounded to bfloat16."""
+    for g in range(1, spec.granularity):
+        prefix = f"branches.{g}."
+        named = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        _write_tensors(branch_path(folder, g), named)
+
+
+def _needed(spec: FamilySpec, base: LoadedBase | None) -> LoadedBase:
+    if base is None:
+        raise BaseModelError(f"family {spec.name}: its trunk is {spec.base.id}'s; give that base")
+    return base
+
+
+def _with_deltas(folder: Path, base: LoadedBase) -> LoadedBase:
+    """The base, or a copy of it with the trunk's deltas added."""
+    spec = load_spec(folder / SPEC_NAME)
+    check_shapes(spec, base.model)
+    if base.weights_sha256 != spec.base.weights_sha256:
+        warnings.warn(
+            f"{folder}: it was trained on {spec.base.id} with weights {spec.base.weights_sha256[:12]}, this "
+            f"base ({base.id}) has {base.weights_sha256[:12]}; how good its exits are on these is not known: measure "
+            "them (export-family --eval), or give the base that it was trained on",
+            stacklevel=4,
+        )
+    path = folder / LORA_NAME
+    if not path.exists():
+        return base
+    model = copy.deepcopy(base.model)
+    try:
+        merge_lora(model.model, _read_tensors(path))
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error.args[0]}; copy the family folder again") from error
+    return LoadedBase(model, base.tokenizer, base.id, hash_weights(model))
+
+
+def _with_branches(folder: Path, spec: FamilySpec, model: PreTrainedModel) -> FamilyForCausalLM:
+    family = FamilyForCausalLM.from_base(spec.exits, model)
+    for g in range(1, spec.granularity):
+        load_branch(branch_path(folder, g), family.branches[str(g)])
+    return cast(FamilyForCausalLM, family.train(False))
 
 
 def load_branch(path: Path, branch: torch.nn.Module) -> None:
     """Fill a branch from its file, strictly. Raises `CheckpointError` that names the file and the tensor."""
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; copy the family folder again or train it anew") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as safetensors ({error}); copy the family folder again") from error
+    tensors = _read_tensors(path)
     expected = branch.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
@@ -74,3 +179,31 @@ def load_branch(path: Path, branch: torch.nn.Module) -> None:
         if found != wanted:
             raise CheckpointError(f"{path}: tensor {name} has shape {found}, expected {wanted}")
     branch.load_state_dict({name: tensor.to(torch.float32) for name, tensor in tensors.items()})
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing; copy the family folder again or train it anew") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as safetensors ({error}); copy the family folder again") from error
+    return tensors
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    rounded = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(rounded, metadata={"format": "pt"}))
+
+
+def _write_whole(family: FamilyForCausalLM, state: Mapping[str, Tensor], tokenizer: Any, folder: Path) -> str:
+    """Write a family with its trunk and tokenizer; the hash of the trunk's weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as scratch:
+        tokenizer.save_pretrained(scratch)
+        family.save_pretrained(scratch, state_dict=dict(state))
+        written = FamilyForCausalLM.from_pretrained(scratch, dtype=torch.float32)
+        for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == CONFIG_NAME):  # it says: whole
+            path.chmod(0o644)
+            path.replace(folder / path.name)
+    return hash_weights(written.submodel(written.config.granularity))

@@ -1,4 +1,4 @@
-"""`train-family`: train a family's branches on text and write its folder."""
+"""`train-family`: train a family on text and write its folder."""
 
 import argparse
 import os
@@ -9,23 +9,30 @@ from typing import TYPE_CHECKING
 
 from family.cli import positive, run
 from family.completion import add_completion
-from family.spec import SPEC_VERSION, Base, Exit, FamilySpec, load_spec
+from family.spec import BRANCH_KINDS, Base, Exit, FamilySpec, load_spec
+from training.recipe import OBJECTIVES, SCHEDULES, TRUNKS, Recipe, WeightPoint
 
 if TYPE_CHECKING:
     from training.base import LoadedBase
     from training.report import Report
+
+NO_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""For the environment before PyTorch loads: its CPU threads otherwise spin while one of them is kept from running, and
+on a machine that does something else too that costs more than half of the speed."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `train-family` command."""
     arguments = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(arguments)
+    os.environ.update(NO_SPINNING | os.environ)
 
     def command() -> None:
         from family.strict import dumps
 
         report = _train(options, arguments)
-        sys.stdout.write(dumps(report) if options.json else _table(report) + "\n")
+        if report is not None:
+            sys.stdout.write(dumps(report) if options.json else _table(report) + "\n")
 
     stopped = "stopped; the same command goes on from the last checkpoint, if there was one"
     run(command, name="train-family", extra="train", interrupted=stopped)
@@ -34,31 +41,105 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train-family",
-        description="Train the branches of a family: the trunk stays as it is, and every early exit learns from the "
-        "last one. Writes spec.json, branch-g.safetensors and report.json; a run that was stopped goes on with the "
-        "same command.",
+        description="Train a family: every early exit learns from the text, from the last exit, or both, and the trunk "
+        "stays as it is, gets low-rank deltas, or is trained too. Writes a family folder with a report; a run that was "
+        "stopped goes on with the same command. On several processes: torchrun --nproc-per-node N -m training.cli ...",
     )
-    shape = parser.add_mutually_exclusive_group(required=True)
-    shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train")
-    shape.add_argument("--layers", type=_layers, metavar="10,20,30", help="exits after these layers, the last included")
-    parser.add_argument("--base", metavar="REF", help="Hugging Face id, local folder or .gguf file (default: SmolLM2)")
-    parser.add_argument(
-        "--text", nargs="+", required=True, metavar="FILE[=WEIGHT]", help=".txt or .jsonl to train on, mixed by weight"
-    )
-    parser.add_argument("--eval", nargs="+", required=True, type=Path, metavar="FILE", help="held-out .txt or .jsonl")
-    parser.add_argument(
-        "--eval-tokens", type=positive, default=1 << 17, help="most tokens of each (default %(default)s)"
-    )
-    parser.add_argument("--tokens", type=positive, required=True, help="tokens to train on")
+    _add_shape(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="family folder to write")
-    parser.add_argument("--seed", type=_seed, default=0, help="decides the order of the text (default %(default)s)")
-    parser.add_argument("--batch", type=positive, default=4, help="windows per step (default %(default)s)")
-    parser.add_argument("--window", type=positive, default=256, help="tokens per window (default %(default)s)")
-    parser.add_argument("--lr", type=_rate, default=1e-3, help="peak learning rate (default %(default)s)")
-    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="CPU threads (default: all)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    _add_text(parser)
+    _add_learning(parser)
+    _add_running(parser)
     add_completion(parser)
     return parser
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the family")
+    shape = group.add_mutually_exclusive_group(required=True)
+    shape.add_argument("--layers", type=_layers, metavar="10,20,30", help="exits after these layers, the last included")
+    shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train")
+    shape.add_argument(
+        "--preset", metavar="NAME", help="shape and exits by name, weights at random, trained as a whole"
+    )
+    group.add_argument(
+        "--base",
+        metavar="REF",
+        help="Hugging Face id, local folder or .gguf file (default: SmolLM2); with --preset for its tokenizer",
+    )
+    group.add_argument(
+        "--branch", choices=BRANCH_KINDS, default="block", help="what an exit of --layers adds (default %(default)s)"
+    )
+    group.add_argument("--rank", type=positive, help="of a lowrank branch")
+    group.add_argument(
+        "--trunk", choices=TRUNKS, help="what of the trunk is trained (default frozen; full with --preset)"
+    )
+    group.add_argument("--lora-rank", type=positive, help="of the deltas of --trunk lora")
+
+
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("text")
+    group.add_argument(
+        "--text",
+        nargs="+",
+        required=True,
+        metavar="TEXT[=WEIGHT]",
+        help=".txt, .jsonl, .parquet or hf:ID[@CONFIG][:SPLIT] to train on, mixed by weight",
+    )
+    group.add_argument("--eval", nargs="+", required=True, type=Path, metavar="FILE", help="held-out files to score on")
+    group.add_argument(
+        "--eval-tokens", type=positive, default=1 << 17, help="most tokens of each (default %(default)s)"
+    )
+    group.add_argument("--tokens", type=positive, required=True, help="tokens to train on")
+    group.add_argument("--window", type=positive, default=256, help="tokens per window (default %(default)s)")
+    group.add_argument("--batch", type=positive, default=4, help="windows per step (default %(default)s)")
+    group.add_argument("--seed", type=_seed, default=0, help="decides the order of the text (default %(default)s)")
+
+
+def _add_learning(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("learning")
+    kinds = tuple(dict.fromkeys(OBJECTIVES.values()))
+    usual = ", ".join(f"{kind} for a {trunk} trunk" for trunk, kind in OBJECTIVES.items())
+    group.add_argument(
+        "--objective", choices=kinds, help=f"cross-entropy, KL from the last exit, or both (default: {usual})"
+    )
+    group.add_argument(
+        "--kl-weight", type=_share, default=Recipe.kl_weight, help="of KL in ce+kl (default %(default)s)"
+    )
+    group.add_argument(
+        "--temperature", type=_positive_number, default=Recipe.temperature, help="of KL (default %(default)s)"
+    )
+    group.add_argument(
+        "--every", type=positive, default=Recipe.every, help="every how many positions carry KL (default %(default)s)"
+    )
+    group.add_argument(
+        "--weights",
+        nargs="+",
+        type=_weights,
+        default=(),
+        metavar="[SHARE:]W,W,...",
+        help="of the exits' losses (default equal); several, each from that share of the run on, linear in between",
+    )
+    group.add_argument("--lr", type=_positive_number, default=1e-3, help="peak learning rate (default %(default)s)")
+    group.add_argument("--schedule", choices=SCHEDULES, default=Recipe.schedule, help="(default %(default)s)")
+    group.add_argument("--warmup", type=_share, default=Recipe.warmup, help="share of the steps (default %(default)s)")
+    group.add_argument("--weight-decay", type=_number, default=Recipe.weight_decay, help="(default %(default)s)")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        help="matrix products in bfloat16 (default: where the machine has it)",
+    )
+    group.add_argument("--accumulate", type=positive, default=1, help="parts that a batch is worked on in (default 1)")
+    group.add_argument(
+        "--save-every", type=positive, metavar="STEPS", help="between checkpoints (default: 20 in a run)"
+    )
+    group.add_argument("--threads", type=positive, help="CPU threads of each process (default: all, shared)")
+    group.add_argument("--log-dir", type=Path, metavar="DIR", help="write TensorBoard's files there")
+    group.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -68,61 +149,117 @@ def _layers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, such as 10,20,30; got {text!r}") from None
 
 
+def _weights(text: str) -> WeightPoint:
+    share, _, weights = text.rpartition(":")
+    try:
+        return WeightPoint(float(share or 0), tuple(_number(part) for part in weights.split(",")))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"expected numbers such as 1,1,2 or 0.5:1,1,2; got {text!r}") from None
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
     return int(text)
 
 
-def _rate(text: str) -> float:
+def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+    return value
+
+
+def _positive_number(text: str) -> float:
+    if (value := _number(text)) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive number, such as 1e-3; got {text!r}")
     return value
 
 
-def _train(options: argparse.Namespace, arguments: list[str]) -> "Report":
+def _share(text: str) -> float:
+    if (value := _number(text)) > 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def _train(options: argparse.Namespace, arguments: list[str]) -> "Report | None":
     spec = load_spec(options.spec) if options.spec else None  # before the base, which takes seconds to load
-    from training.base import load_base
     from training.data import parse_source
     from training.run import Job, train
-    from training.trainer import Recipe
 
     text = tuple(parse_source(argument) for argument in options.text)
-    base = load_base(options.base)
+    recipe = _recipe(options)
+    base = _base(options)
     job = Job(
         spec=spec.with_base(Base(base.id, base.weights_sha256)) if spec else _spec(options, base),
-        recipe=Recipe(options.tokens, options.batch, options.window, options.lr, options.seed),
+        recipe=recipe,
         text=text,
         held_out=tuple(options.eval),
         eval_tokens=options.eval_tokens,
         out=options.out,
-        threads=options.threads,
         command=shlex.join(["train-family", *arguments]),
+        accumulate=options.accumulate,
+        save_every=options.save_every,
+        threads=options.threads,
+        log_dir=options.log_dir,
     )
     return train(job, base)
 
 
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from training.trainer import has_fast_bf16
+
+    trunk = options.trunk or ("full" if options.preset else "frozen")
+    return Recipe(
+        tokens=options.tokens,
+        batch=options.batch,
+        window=options.window,
+        lr=options.lr,
+        seed=options.seed,
+        schedule=options.schedule,
+        warmup=options.warmup,
+        weight_decay=options.weight_decay,
+        bf16=has_fast_bf16() if options.bf16 is None else options.bf16,
+        trunk=trunk,
+        lora_rank=options.lora_rank,
+        objective=options.objective or OBJECTIVES[trunk],
+        kl_weight=options.kl_weight,
+        temperature=options.temperature,
+        every=options.every,
+        weights=tuple(options.weights),
+    )
+
+
+def _base(options: argparse.Namespace) -> "LoadedBase":
+    """The pretrained base, or with `--preset` one of its shape with random weights."""
+    from training.base import load_base
+
+    if options.preset is None:
+        return load_base(options.base)
+    from training.scratch import random_base
+
+    return random_base(options.preset, options.base, options.seed)
+
+
 def _spec(options: argparse.Namespace, base: "LoadedBase") -> FamilySpec:
-    """The family that `--layers` describes: a block at every early exit, named after the output folder."""
+    """The family that `--layers` or `--preset` describes, named after the output folder."""
     from family.errors import SpecError
     from family.strict import FieldError
-    from training.model import spec_shapes
+    from training.shapes import new_spec
 
-    exits = tuple(Exit(layer, "block") for layer in options.layers[:-1])
+    exits: tuple[Exit, ...]
+    if options.preset is None:
+        early = (Exit(layer, options.branch, options.rank) for layer in options.layers[:-1])
+        exits = (*early, Exit(options.layers[-1], "norm"))
+    else:
+        from training.presets import PRESETS
+
+        exits = PRESETS[options.preset].exits
     try:
-        return FamilySpec(
-            schema_version=SPEC_VERSION,
-            name=options.out.resolve().name,
-            base=Base(base.id, base.weights_sha256),
-            architecture=type(base.model).__name__,
-            context=base.model.config.max_position_embeddings,
-            exits=(*exits, Exit(options.layers[-1], "norm")),
-            **spec_shapes(base.model),
-        )
+        return new_spec(options.out.resolve().name, Base(base.id, base.weights_sha256), base.model, exits)
     except FieldError as error:
         raise SpecError(f"--layers: {error}") from None
 

@@ -3,8 +3,9 @@
 FamilialError
 └── TrainingError
     ├── BaseModelError    the base model cannot be fetched, found, read or used
-    ├── CheckpointError   a family folder or a training state is incomplete, altered or of another family
-    └── DataError         a text file is missing, empty, malformed or too short
+    ├── CheckpointError   a family folder or a training state is incomplete, altered, of another family or not writable
+    ├── DataError         a text is missing, empty, malformed or too short
+    └── RecipeError       a training recipe contradicts itself or does not fit the family
 """
 
 from family.errors import FamilialError
@@ -23,4 +24,8 @@ class CheckpointError(TrainingError):
 
 
 class DataError(TrainingError):
-    """A text file is missing, empty, malformed or too short; the text names it."""
+    """A text is missing, empty, malformed or too short; the text names it."""
+
+
+class RecipeError(TrainingError):
+    """A training recipe contradicts itself or does not fit the family; the text names the field or flag."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.errors import DataError
 from training.model import FamilyModel
+from training.modeling import FamilyForCausalLM
 
 LogitsFn = Callable[[NDArray[np.int64]], dict[int, NDArray[np.float32]]]
 """Token ids (T,) to logits (T, vocab_size) by exit; the deepest exit is the reference of agreement."""
@@ -98,12 +99,13 @@ def cross_entropies(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> 
     return out
 
 
-def family_logits(model: FamilyModel) -> LogitsFn:
+def family_logits(model: FamilyModel | FamilyForCausalLM) -> LogitsFn:
     """Logits of all exits of a family in float32, as `evaluate` takes them."""
+    device = next(model.parameters()).device
 
     def logits(ids: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
         with torch.no_grad():
-            rows = model.forward_exits(torch.from_numpy(ids).unsqueeze(0))
-            return {g: model.head(row[0]).numpy() for g, row in rows.items()}
+            rows = model.forward_exits(torch.from_numpy(ids).unsqueeze(0).to(device))
+            return {g: model.head(row[0]).cpu().numpy() for g, row in rows.items()}
 
     return logits

@@ -15,7 +15,8 @@ from transformers.masking_utils import create_causal_mask
 
 from family.spec import Exit, FamilySpec
 from training.base import LoadedBase
-from training.errors import BaseModelError
+from training.modeling import FamilyForCausalLM
+from training.shapes import check_shapes
 
 
 class Branch(nn.Module):
@@ -24,7 +25,7 @@ class Branch(nn.Module):
     def __init__(self, base: PreTrainedModel, exit_: Exit) -> None:
         super().__init__()
         self.block: nn.Module | None = None
-        if exit_.branch == "block":
+        if exit_.branch != "norm":
             # Layer l_g knows itself as number l_g, which is the branch's place in the sub-model's KV cache.
             self.block = copy.deepcopy(base.model.layers[exit_.layer])
         self.norm: nn.Module = copy.deepcopy(base.model.norm)
@@ -109,6 +110,17 @@ class FamilyModel(nn.Module):
         return cast(PreTrainedModel, model.eval())
 
 
+def exporter_view(family: FamilyForCausalLM, spec: FamilySpec, base: LoadedBase) -> FamilyModel:
+    """A trained family as the exporter takes it: every branch whole, on the trunk that `base` holds."""
+    view = FamilyModel(spec, base)
+    for g, branch in ((g, view.branches[str(g)]) for g in range(1, spec.granularity)):
+        model: Any = family.submodel(g)
+        if branch.block is not None:
+            branch.block = model.model.layers[-1]
+        branch.norm = model.model.norm
+    return view.eval()
+
+
 def trunk_states(spec: FamilySpec, decoder: Any, input_ids: Tensor) -> tuple[dict[int, Tensor], dict[str, object]]:
     """The rows at every exit's boundary, and what a block needs besides rows (positions, mask).
 
@@ -134,33 +146,3 @@ def trunk_states(spec: FamilySpec, decoder: Any, input_ids: Tensor) -> tuple[dic
                 hidden = layer(hidden, **context)
             states[segment.index] = hidden
     return states, context
-
-
-def spec_shapes(model: PreTrainedModel) -> dict[str, int]:
-    """The shape fields of a `FamilySpec` as the model's config has them (`context` is a choice, not a shape)."""
-    config = model.config
-    return {
-        "n_layers": config.num_hidden_layers,
-        "d_model": config.hidden_size,
-        "d_ff": config.intermediate_size,
-        "n_heads": config.num_attention_heads,
-        "kv_heads": config.num_key_value_heads,
-        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        "vocab_size": config.vocab_size,
-    }
-
-
-def check_shapes(spec: FamilySpec, model: PreTrainedModel) -> None:
-    """Raise `BaseModelError` unless the base has the shapes that the spec states; the text names the field."""
-    found: dict[str, object] = {"architecture": type(model).__name__, **spec_shapes(model)}
-    for field, value in found.items():
-        if getattr(spec, field) != value:
-            raise BaseModelError(
-                f"family {spec.name}: {field} is {getattr(spec, field)} in its spec but {value} in the base model; "
-                f"give the base it was made for, {spec.base.id}"
-            )
-    if spec.context > model.config.max_position_embeddings:
-        raise BaseModelError(
-            f"family {spec.name}: context {spec.context} is more than the base model's "
-            f"{model.config.max_position_embeddings} positions"
-        )

@@ -6,15 +6,26 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from family.spec import Base
 from family.strict import FieldError, from_json
 from training.data import SourceUse
 from training.errors import CheckpointError
 from training.evaluate import Evaluation
-from training.state import CurvePoint
-from training.trainer import Recipe
+from training.recipe import Recipe
 
-REPORT_VERSION = 1
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+REPORT_VERSION = 2
+LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Means since the point before, for every exit."""
+
+    tokens: int
+    loss: tuple[float, ...]
+    """L_g, nats per position: what the objective says, so 0 for the last exit where nothing but KL is trained."""
+    agreement: tuple[float, ...]
+    """Share of the positions that carry KL whose top-1 token is the last exit's; 0 where nothing is distilled."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +43,18 @@ class Report:
 
     schema_version: int
     command: str
+    start: Base
+    """The model that training began with."""
     recipe: Recipe
-    loss: str
     tokens_seen: int
     seconds: float
+    """Spent training, over all starts of the run."""
     train: tuple[SourceUse, ...]
     held_out: tuple[HeldOut, ...]
-    """Branches rounded to bfloat16 as saved, everything computed in float32; the last exit is the base itself."""
+    """Of the family as saved, everything computed in float32."""
     curve: tuple[CurvePoint, ...]
     libraries: Mapping[str, str]
-    run: str | None = None
+    run: str
     """Hash of everything that decided the result (`training.run.run_hash`): the same run is not done twice."""
 
 

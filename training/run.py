@@ -1,40 +1,44 @@
-"""A whole training run: data, steps with progress and checkpoints, evaluation, family folder and report."""
+"""A whole training run: data, training with checkpoints, evaluation, family folder and report."""
 
+import copy
 import hashlib
+import os
+import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from family.errors import SpecError
 from family.files import sha256_file, write_atomic
 from family.spec import FamilySpec
-from family.strict import canonical, dumps
+from family.strict import FieldError, canonical, dumps
 from training.base import LoadedBase
-from training.checkpoint import REPORT_NAME, branch_path, load_family, save_family
-from training.data import Ids, Source, SourceUse, eval_ids, open_windows
+from training.checkpoint import REPORT_NAME, branch_path, is_whole, load_trained, save_trained
+from training.data import Ids, Source, Windows, eval_ids, open_windows
 from training.data.sources import fingerprint
-from training.errors import CheckpointError, DataError
+from training.errors import CheckpointError, DataError, RecipeError
 from training.evaluate import evaluate, family_logits
 from training.fetch import cache_folder
-from training.model import FamilyModel
+from training.modeling import FamilyForCausalLM
+from training.progress import ProgressLines
+from training.recipe import Recipe
 from training.report import REPORT_VERSION, HeldOut, Report, library_versions, load_report
-from training.state import STATE_NAME, CurvePoint, Progress, load_state, save_state
-from training.trainer import LOSS_EVERY, Recipe, StepLoss, Trainer, mean_losses
+from training.state import STATE_NAME, last_checkpoint
+from training.trainer import FamilyTrainer, curve, seconds_spent, training_arguments
 
-REPORTS_PER_RUN = 50
-"""Points of the loss curve, and checkpoints, in a run."""
-LOSS = f"KL from the last exit over the full vocabulary, temperature 1, at every {LOSS_EVERY}nd position; trunk frozen"
+POINTS_PER_RUN = 50
+"""Points of the loss curve in a run."""
+CHECKPOINTS_PER_RUN = 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call of `train-family`."""
+    """One call of `train-family`. Only what stands above `out` decides the result."""
 
     spec: FamilySpec
     recipe: Recipe
@@ -43,19 +47,28 @@ class Job:
     eval_tokens: int
     """Most tokens of each held-out file."""
     out: Path
-    threads: int
     command: str
+    accumulate: int = 1
+    """Forwards per optimizer step, each on that part of the batch."""
+    save_every: int | None = None
+    """Steps between checkpoints; None for `CHECKPOINTS_PER_RUN` of them."""
+    threads: int | None = None
+    """CPU threads of a process; None for an equal share of all."""
+    log_dir: Path | None = None
+    """Where TensorBoard's files go."""
 
 
-def train(job: Job, base: LoadedBase) -> Report:
+def train(job: Job, base: LoadedBase) -> Report | None:
     """Train, evaluate and write the family folder; goes on where a killed run of the same job left its state.
 
-    A job that is done already is not done again: its report is returned.
+    A job that is done already is not done again: its report is returned. Started by torchrun or accelerate, every
+    process calls this, and all but the first return None.
 
     Raises:
-        DataError: a file is missing, malformed or too short, or the recipe does not fit the family.
-        SpecError: the family has no early exit.
-        CheckpointError: `out` holds another family, or the state in it is damaged or of another run.
+        DataError: a text is missing, malformed or too short.
+        RecipeError: the recipe does not fit the family.
+        SpecError: nothing of the family is to be trained.
+        CheckpointError: `out` holds another family, the state in it is damaged or of another run, or it is full.
     """
     check_recipe(job)
     held_out = [(path, eval_ids(path, base.tokenizer, job.eval_tokens)) for path in job.held_out]
@@ -66,57 +79,74 @@ def train(job: Job, base: LoadedBase) -> Report:
     state = job.out / STATE_NAME
     done = finished(job, run)
     if done is not None:
-        state.unlink(missing_ok=True)
-        return done
-    data = open_windows(
-        job.text,
-        base.tokenizer,
-        cache_folder() / "tokens",
-        vocab_size=job.spec.vocab_size,
-        window=job.recipe.window,
-        length=job.recipe.steps * job.recipe.batch,
-        seed=job.recipe.seed,
-    )
-    windows = np.stack([data[k]["input_ids"] for k in range(len(data))])
-    uses = data.uses()
-    progress = _train(job, FamilyModel(job.spec, base), windows, uses)
-    torch.set_num_threads(job.threads)
-    report = Report(
-        schema_version=REPORT_VERSION,
-        command=job.command,
-        recipe=job.recipe,
-        loss=LOSS,
-        tokens_seen=progress.step * job.recipe.batch * job.recipe.window,
-        seconds=round(progress.seconds, 1),
-        train=tuple(uses),
-        held_out=tuple(_score(load_family(job.out, base), path, ids, job.recipe.window) for path, ids in held_out),
-        curve=progress.curve,
-        libraries=library_versions(),
-        run=run,
-    )
-    write_atomic(job.out / REPORT_NAME, dumps(report))
-    state.unlink()
+        shutil.rmtree(state, ignore_errors=True)
+        return done if _is_first() else None
+    torch.set_num_threads(job.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    windows = _windows(job, base)
+    trainer = new_trainer(job, new_family(job.spec, job.recipe, base), windows, run)
+    last = last_checkpoint(state, run)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    trainer.accelerator.end_training()
+    if not _is_first():
+        return None
+    try:
+        family = trainer.accelerator.unwrap_model(trainer.model)
+        save_trained(family, weights, job.spec, job.recipe.trunk, base.tokenizer, job.out)
+        report = Report(
+            schema_version=REPORT_VERSION,
+            command=job.command,
+            start=job.spec.base,
+            recipe=job.recipe,
+            tokens_seen=trainer.state.global_step * trainer.step_tokens,
+            seconds=round(seconds_spent(trainer.state), 1),
+            train=tuple(windows.uses()),
+            held_out=_scores(load_trained(job.out, base), held_out, job.recipe.window, trainer.args.device),
+            curve=curve(trainer.state, job.spec.granularity),
+            libraries=library_versions(),
+            run=run,
+        )
+        write_atomic(job.out / REPORT_NAME, dumps(report))
+    except OSError as error:
+        raise CheckpointError(
+            f"{job.out}: cannot be written ({error.strerror or error}); make room and give the same command again: "
+            "the last checkpoint has the trained weights"
+        ) from error
+    shutil.rmtree(state)
     return report
 
 
 def check_recipe(job: Job) -> None:
     """Refuse what cannot be trained, before any text is read."""
     recipe, spec = job.recipe, job.spec
-    if spec.granularity == 1:
+    if spec.granularity == 1 and recipe.trunk == "frozen":
         raise SpecError(
             f"family {spec.name}: its one exit is the base itself, so there is nothing to train; give an early exit "
-            f"too, for example --layers {max(1, spec.n_layers // 2)},{spec.n_layers}"
+            f"too, for example --layers {max(1, spec.n_layers // 2)},{spec.n_layers}, or train the trunk"
         )
     if recipe.window > spec.context:
-        raise DataError(f"--window {recipe.window}: more than the family's context of {spec.context} tokens")
+        raise RecipeError(f"--window {recipe.window}: more than the family's context of {spec.context} tokens")
     if not recipe.steps:
-        raise DataError(f"--tokens {recipe.tokens}: less than one step of {recipe.batch} x {recipe.window} tokens")
+        raise RecipeError(f"--tokens {recipe.tokens}: less than one step of {recipe.batch} x {recipe.window} tokens")
+    if (recipe.lora_rank is not None) != (recipe.trunk == "lora"):
+        raise RecipeError("--lora-rank: goes with --trunk lora, and --trunk lora needs it")
+    if recipe.batch % (job.accumulate * _processes()):
+        raise RecipeError(
+            f"--batch {recipe.batch}: cannot be shared equally by {_processes()} processes x --accumulate "
+            f"{job.accumulate}"
+        )
+    try:
+        loss = recipe.loss()
+        for point in recipe.weights:
+            loss.weights_at(point.share, spec.granularity)
+    except FieldError as error:
+        raise RecipeError(f"objective: {error}") from None
 
 
 def run_hash(job: Job) -> str:
     """Hash of everything that decides a job's family and report: the same wherever its files lie.
 
-    Raises `DataError` for a text file that is not there.
+    Raises `DataError` for a text that is not there.
     """
     for path in job.held_out:
         if not path.is_file():
@@ -131,10 +161,11 @@ def finished(job: Job, run: str) -> Report | None:
     """The report of this very run, if `out` has it. Raises `CheckpointError` if it has another's finished family."""
     report = load_report(job.out / REPORT_NAME)
     if report is not None and report.run == run:
-        print(f"{job.out}: this run is finished; its report follows", file=sys.stderr)  # noqa: T201
+        if _is_first():
+            print(f"{job.out}: this run is finished; its report follows", file=sys.stderr)  # noqa: T201
         return report
-    files = [branch_path(job.out, g) for g in range(1, job.spec.granularity)]
-    if report is not None or (any(path.exists() for path in files) and not (job.out / STATE_NAME).exists()):
+    written = is_whole(job.out) or any(branch_path(job.out, g).exists() for g in range(1, job.spec.granularity))
+    if report is not None or (written and not (job.out / STATE_NAME).exists()):
         raise CheckpointError(
             f"{job.out}: holds a finished family of another run (other text, recipe, base, exits or held-out text); "
             "give another --out, or delete that folder to train anew"
@@ -142,53 +173,92 @@ def finished(job: Job, run: str) -> Report | None:
     return None
 
 
-def _train(job: Job, model: FamilyModel, windows: Ids, uses: Sequence[SourceUse]) -> Progress:
-    """All steps that are left, and the family folder without its report."""
-    trainer = Trainer(model, job.recipe, windows, job.threads)
-    identity = hashlib.sha256(canonical({"spec": job.spec, "recipe": job.recipe, "text": list(uses)})).hexdigest()
-    path = job.out / STATE_NAME
-    progress = load_state(path, trainer, identity) if path.exists() else Progress(identity, 0, 0.0, ())
-    step_tokens = job.recipe.batch * job.recipe.window
-    every = max(1, job.recipe.steps // REPORTS_PER_RUN)
-    recent: list[dict[int, StepLoss]] = []
-    last = time.monotonic()
-    total = job.recipe.steps * step_tokens
-    try:
-        with tqdm(total=total, initial=progress.step * step_tokens, unit="tok", unit_scale=True, disable=None) as bar:
-            while trainer.step_index < job.recipe.steps:
-                recent.append(trainer.step())
-                bar.update(step_tokens)
-                if trainer.step_index % every and trainer.step_index < job.recipe.steps:
-                    continue
-                mean, recent = mean_losses(recent), []
-                now = time.monotonic()
-                progress = _advance(progress, trainer.step_index, step_tokens, mean, now - last)
-                last = now
-                save_state(path, trainer, progress)
-                bar.set_postfix_str(_losses(mean))
-                if bar.disable:
-                    done, rate = progress.curve[-1].tokens, progress.curve[-1].tokens / progress.seconds
-                    print(f"{done}/{total} tokens, {rate:.0f}/s, {_losses(mean)}", file=sys.stderr, flush=True)  # noqa: T201
-    finally:
-        trainer.close()
-    save_family(model, job.out)
-    return progress
+def new_family(spec: FamilySpec, recipe: Recipe, base: LoadedBase) -> FamilyForCausalLM:
+    """The family before its first step, with gradients for what the recipe trains.
 
-
-def _advance(progress: Progress, step: int, step_tokens: int, mean: dict[int, StepLoss], seconds: float) -> Progress:
-    point = CurvePoint(
-        tokens=step * step_tokens,
-        kl=tuple(round(mean[g].kl, 4) for g in sorted(mean)),
-        agreement=tuple(round(mean[g].agreement, 4) for g in sorted(mean)),
+    A base whose trunk is trained as a whole is changed by that; otherwise it is copied, with matrices that stay as they
+    are in the precision of their products.
+    """
+    torch.manual_seed(recipe.seed)
+    family = FamilyForCausalLM.from_base(
+        spec.exits, base.model if recipe.trunk == "full" else copy.deepcopy(base.model)
     )
-    return Progress(progress.run, step, progress.seconds + seconds, (*progress.curve, point))
+    family.requires_grad_(recipe.trunk == "full")
+    if recipe.lora_rank is not None:
+        from training.lora import add_lora
+
+        add_lora(family.model, recipe.lora_rank)
+    family.branches.requires_grad_(True)
+    if recipe.bf16:
+        for module in family.model.layers.modules():
+            if type(module) is nn.Linear and not module.weight.requires_grad:
+                module.to(torch.bfloat16)
+    family.objective = recipe.loss()
+    return family
 
 
-def _losses(mean: dict[int, StepLoss]) -> str:
-    return ", ".join(f"exit {g}: kl {loss.kl:.3f} agree {loss.agreement:.1%}" for g, loss in mean.items())
+def new_trainer(job: Job, family: FamilyForCausalLM, windows: Windows, run: str) -> FamilyTrainer:
+    """The trainer of a job, with all that tells of it."""
+    recipe = job.recipe
+    save_every = job.save_every or max(1, recipe.steps // CHECKPOINTS_PER_RUN)
+    most = max(1, recipe.steps // POINTS_PER_RUN)
+    arguments = training_arguments(
+        recipe,
+        job.out / STATE_NAME,
+        windows_at_once=recipe.batch // (job.accumulate * _processes()),
+        accumulate=job.accumulate,
+        log_every=max(steps for steps in range(1, min(most, save_every) + 1) if save_every % steps == 0),
+        save_every=save_every,
+    )
+    trainer = FamilyTrainer(family, arguments, windows, run)
+    last = job.spec.granularity - (recipe.objective == "kl")  # which has no loss then
+    trainer.add_callback(ProgressLines(trainer.step_tokens, range(1, last + 1), recipe.objective != "ce"))
+    if job.log_dir and _is_first():
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations.integration_utils import TensorBoardCallback
+
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(job.log_dir))))  # type: ignore[no-untyped-call]
+    return trainer
 
 
-def _score(model: FamilyModel, path: Path, ids: Ids, window: int) -> HeldOut:
-    with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
-        scores = evaluate(family_logits(model), ids, window, window, progress=bar.update)
-    return HeldOut(path.name, sha256_file(path), scores)
+def _windows(job: Job, base: LoadedBase) -> Windows:
+    recipe, spec = job.recipe, job.spec
+    windows = open_windows(
+        job.text,
+        base.tokenizer,
+        cache_folder() / "tokens",
+        vocab_size=spec.vocab_size,
+        window=recipe.window,
+        length=recipe.steps * recipe.batch,
+        seed=recipe.seed,
+    )
+    for part in windows.parts:
+        longest = part.header.longest_document
+        if longest > spec.context and _is_first():
+            print(  # noqa: T201
+                f"{part.name}: its longest document has {longest} tokens, more than the context of {spec.context}; "
+                "it is cut into windows as all are",
+                file=sys.stderr,
+            )
+    return windows
+
+
+def _scores(
+    family: FamilyForCausalLM, held_out: Sequence[tuple[Path, Ids]], window: int, device: torch.device
+) -> tuple[HeldOut, ...]:
+    nn.Module.to(family, device)
+    found = []
+    for path, ids in held_out:
+        with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
+            scores = evaluate(family_logits(family), ids, window, window, progress=bar.update)
+        found.append(HeldOut(path.name, sha256_file(path), scores))
+    return tuple(found)
+
+
+def _processes() -> int:
+    """How many processes share the run, as torchrun and accelerate tell them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"

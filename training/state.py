@@ -1,72 +1,50 @@
-"""A training run's resumable state: branches, optimizer, step and curve in one file, written whole or not at all.
+"""Checkpoints of a run that is under way: which of them are whole, and which run they are of.
 
-Nothing random is left after the data's order (`training.trainer`), so these are all that the next step depends on.
+`transformers.Trainer` writes a checkpoint file by file; the note in it comes last. One without a note is not whole, and
+is as if it were not there.
 """
 
 import json
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from family.files import write_atomic
-from family.strict import FieldError, dumps, from_json
 from training.errors import CheckpointError
-from training.trainer import Trainer
 
-STATE_NAME = "training-state.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Mean losses of the early exits since the point before."""
-
-    tokens: int
-    kl: tuple[float, ...]
-    """Exit 1..G-1, nats per position from the last exit."""
-    agreement: tuple[float, ...]
+STATE_NAME = "training-state"
+"""Folder of the checkpoints in a family's folder, while it is trained."""
+NOTE_NAME = "run.json"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, besides its tensors."""
-
-    run: str
-    """Hash of everything that decides the result; a state of another run is refused."""
-    step: int
-    seconds: float
-    """Time spent training, over all starts."""
-    curve: tuple[CurvePoint, ...]
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where `transformers.Trainer` writes the checkpoint of a step."""
+    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
-def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
-    """Write the state of a run."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in trainer.model.trainable():
-        tensors[name] = parameter.detach()
-        for moment in MOMENTS:
-            tensors[f"{name}:{moment}"] = trainer.optimizer.state[parameter][moment]
-    write_atomic(path, save(tensors, metadata={"progress": dumps(progress)}))
+def mark_whole(folder: Path, step: int, run: str) -> None:
+    """Note that the checkpoint of a step is whole, and delete those before it."""
+    kept = checkpoint_path(folder, step)
+    write_atomic(kept / NOTE_NAME, json.dumps({"run": run}))
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if path != kept:
+            shutil.rmtree(path)
 
 
-def load_state(path: Path, trainer: Trainer, run: str) -> Progress:
-    """Restore a run from its state. Raises `CheckpointError` if the file is damaged or of another run."""
+def last_checkpoint(folder: Path, run: str) -> Path | None:
+    """The last whole checkpoint in `folder`, if there is one. Raises `CheckpointError` if it is another run's."""
+    notes = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob(f"*/{NOTE_NAME}")}
+    if not notes:
+        return None
+    note = notes[max(notes)]
     try:
-        with safe_open(path, framework="pt") as file:
-            progress = from_json(Progress, json.loads((file.metadata() or {}).get("progress", "{}")))
-            if progress.run != run:
-                raise CheckpointError(
-                    f"{path}: the state of another run (other text, recipe, family or base); "
-                    "give another --out, or delete it to start anew"
-                )
-            for name, parameter in trainer.model.trainable():
-                with torch.no_grad():
-                    parameter.copy_(file.get_tensor(name))
-                trainer.optimizer.state[parameter] = {m: file.get_tensor(f"{name}:{m}") for m in MOMENTS}
-    except (SafetensorError, FieldError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable ({error}); delete it to start anew") from error
-    trainer.step_index = progress.step
-    return progress
+        found = json.loads(note.read_text(encoding="utf-8"))["run"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{note}: not readable ({error!r}); delete {folder} to start anew") from error
+    if found != run:
+        raise CheckpointError(
+            f"{folder}: the state of another run (other text, recipe, family or base); "
+            "give another --out, or delete it to start anew"
+        )
+    return note.parent

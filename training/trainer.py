@@ -1,144 +1,203 @@
-"""Recipe one: the trunk frozen, every branch distilled from the last exit.
+"""`FamilyTrainer`: `transformers.Trainer` on a family, so that torchrun, DDP, FSDP, accelerate are the user's choice.
 
-A step's windows are independent work: each is one thread's, with the trunk run once and every branch fed from it, and
-their gradients are added in window order. So threads never wait for each other inside a step, and the result does
-not depend on how many there are. Nothing is drawn at random after the data's order, which the seed decides: a step is a
-pure function of the state before it, so a run that was killed goes on as if it had not been.
+Here is only what a family has besides an ordinary model: a loss for every exit, weights that may change in the course
+of a run, and parts that are not trained, which no checkpoint needs to hold.
 """
 
-import copy
 import math
+import shutil
+import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import SAFE_WEIGHTS_NAME
 
-from training.distil import distil
-from training.model import FamilyModel, trunk_states
+from training.data import Windows
+from training.errors import CheckpointError, TrainingError
+from training.modeling import FamilyForCausalLM, FamilyOutput
+from training.objective import Progress
+from training.recipe import DECAY_SHARE, FINAL_LR_SHARE, Recipe
+from training.report import CurvePoint
+from training.state import checkpoint_path, mark_whole
 
-WARMUP_SHARE = 0.03
-FINAL_LR_SHARE = 0.05
 BETAS = (0.9, 0.95)
-WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
-LOSS_EVERY = 2
-"""Every how many positions carry the loss. Neighbours teach nearly the same, and the head is half of a step's cost."""
+LOSS, AGREEMENT, SECONDS, TOKENS = "loss_exit_", "agreement_exit_", "seconds", "tokens"
+"""Names of what is logged besides the Trainer's own figures; the first two with the exit's number."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What decides a run's result, besides the family, the base and the text."""
+def training_arguments(
+    recipe: Recipe, folder: Path, *, windows_at_once: int, accumulate: int, log_every: int, save_every: int
+) -> TrainingArguments:
+    """A recipe in the Trainer's words.
 
-    tokens: int
-    """Training tokens, rounded down to whole steps of batch x window."""
-    batch: int
-    """Windows per step."""
-    window: int
-    """Tokens per window."""
-    lr: float
-    """Peak learning rate of AdamW; warm-up, then cosine."""
-    seed: int
+    Args:
+        recipe: what to do.
+        folder: where checkpoints go.
+        windows_at_once: windows of one process in one forward.
+        accumulate: forwards per optimizer step.
+        log_every: steps between points of the loss curve.
+        save_every: steps between checkpoints; a multiple of `log_every`, so that a resumed run has the same curve.
+    """
+    warmup = max(1, round(recipe.warmup * recipe.steps))
+    if recipe.schedule == "wsd":
+        decay = max(1, round(DECAY_SHARE * recipe.steps))
+        schedule, options = "warmup_stable_decay", {"num_decay_steps": decay, "min_lr_ratio": FINAL_LR_SHARE}
+    else:
+        schedule, options = "cosine_with_min_lr", {"min_lr_rate": FINAL_LR_SHARE}
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=windows_at_once,
+        gradient_accumulation_steps=accumulate,
+        learning_rate=recipe.lr,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=options,
+        warmup_steps=warmup,
+        weight_decay=recipe.weight_decay,
+        adam_beta1=BETAS[0],
+        adam_beta2=BETAS[1],
+        max_grad_norm=MAX_GRAD_NORM,
+        bf16=recipe.bf16,
+        use_cpu=not torch.accelerator.is_available(),
+        seed=recipe.seed,
+        train_sampling_strategy="sequential",  # the data set has the order
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.accelerator.is_available(),
+        ddp_find_unused_parameters=False,
+        logging_steps=log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=save_every,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+    )
 
-    @property
-    def steps(self) -> int:
-        return self.tokens // (self.batch * self.window)
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        warmup = max(1, round(WARMUP_SHARE * self.steps))
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        done = (step - warmup) / max(1, self.steps - warmup)
-        return self.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * done)))
+class _LastPoint(TrainerCallback):
+    """The curve ends with the run, not with the last whole interval between its points."""
 
-
-@dataclass(frozen=True)
-class StepLoss:
-    """One early exit's distance from the last one on a step's tokens."""
-
-    kl: float
-    """Nats per position."""
-    agreement: float
-    """Share of positions with the same top-1 token."""
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        control.should_log |= state.global_step >= state.max_steps
 
 
-class Trainer:
-    """The branches of a family in training. `step()` is all that changes them."""
+class FamilyTrainer(Trainer):
+    """Trains what of a family requires gradients.
 
-    def __init__(self, model: FamilyModel, recipe: Recipe, windows: NDArray[np.int64], threads: int) -> None:
-        self.model = model
-        self.recipe = recipe
-        self.step_index = 0
-        self._windows = windows
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self._dtype = torch.bfloat16 if has_fast_bf16() else torch.float32
-        self._decoder = _in_dtype(model.base.model.model, self._dtype)
-        self._head = model.base.model.lm_head.weight.detach().to(self._dtype)
-        self._groups = {g: list(model.branches[str(g)].parameters()) for g in range(1, model.spec.granularity)}
-        self._parameters = [p for group in self._groups.values() for p in group]
-        self.optimizer = torch.optim.AdamW(
-            self._parameters, lr=recipe.lr, betas=BETAS, weight_decay=WEIGHT_DECAY, foreach=False
+    Args:
+        model: the family; its `objective` is what is trained for.
+        args: as `training_arguments` gives them.
+        windows: the data, in order.
+        run: hash of everything that decides the result, noted in every checkpoint.
+    """
+
+    def __init__(self, model: FamilyForCausalLM, args: TrainingArguments, windows: Windows, run: str) -> None:
+        self.run = run
+        self.trained = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        self.family = model
+        self.granularity = model.config.granularity
+        self._exit_sums = torch.zeros(2, self.granularity)
+        self._forwards = 0
+        self._last_log: float | None = None
+        super().__init__(model=model, args=args, train_dataset=windows, callbacks=[_LastPoint()])
+        self.remove_callback(PrinterCallback)
+        self.step_tokens = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * windows.window
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002  (windows are equally long)
+    ) -> Tensor | tuple[Tensor, FamilyOutput]:
+        """The family loss of a batch of windows."""
+        if self._last_log is None:
+            self._last_log = time.monotonic()
+        family: Any = self.accelerator.unwrap_model(model)
+        family.progress = Progress(self.state.global_step, self.state.global_step / self.state.max_steps)
+        output: FamilyOutput = model(input_ids=inputs["input_ids"], labels=inputs["input_ids"])
+        assert output.loss is not None and output.exit_losses is not None and output.agreement is not None
+        self._exit_sums = self._exit_sums.to(output.loss.device) + torch.stack([output.exit_losses, output.agreement])
+        self._forwards += 1
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add every exit's loss and agreement since the log before, tokens, and seconds over all starts of the run."""
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise TrainingError(
+                    f"the loss is {logs['loss']} after {self.state.global_step} steps; lower --lr, or raise --warmup"
+                )
+            losses, agreement = self.accelerator.reduce(self._exit_sums / self._forwards, "mean").tolist()
+            self._exit_sums, self._forwards = torch.zeros(2, self.granularity), 0
+            now = time.monotonic()
+            logs |= {f"{LOSS}{g}": value for g, value in enumerate(losses, 1)}
+            logs |= {f"{AGREEMENT}{g}": value for g, value in enumerate(agreement, 1)}
+            logs[TOKENS] = self.state.global_step * self.step_tokens
+            logs[SECONDS] = seconds_spent(self.state) + now - (self._last_log or now)
+            self._last_log = now
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Whole or not at all: a folder without its note does not count, and those before go only after it is there."""
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_whole(folder, step, self.run)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors hide a full disk in their own
+            shutil.rmtree(checkpoint_path(folder, step), ignore_errors=True)
+            raise CheckpointError(
+                f"{folder}: the checkpoint of step {step} cannot be saved ({str(error).splitlines()[0]}); make room "
+                "and give the same command again: it goes on from the last whole checkpoint, if there was one"
+            ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Only what is trained: the base has the rest, and `transformers.Trainer` loads what is there."""
+        if self.args.should_save:
+            folder = Path(str(output_dir or self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            state: Mapping[str, Tensor] = self.family.state_dict() if state_dict is None else state_dict
+            kept = {name: tensor.contiguous() for name, tensor in state.items() if name in self.trained}
+            save_file(kept, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def seconds_spent(state: TrainerState) -> float:
+    """Seconds of training up to the last log, over all starts of the run."""
+    return next((float(entry[SECONDS]) for entry in reversed(state.log_history) if SECONDS in entry), 0.0)
+
+
+def curve(state: TrainerState, granularity: int) -> tuple[CurvePoint, ...]:
+    """The loss curve of a run."""
+    exits = range(1, granularity + 1)
+    return tuple(
+        CurvePoint(
+            tokens=int(entry[TOKENS]),
+            loss=tuple(round(entry[f"{LOSS}{g}"], 4) for g in exits),
+            agreement=tuple(round(entry[f"{AGREEMENT}{g}"], 4) for g in exits),
         )
-
-    def step(self) -> dict[int, StepLoss]:
-        """Train on the next batch; the losses before the update, by exit."""
-        first = self.step_index * self.recipe.batch
-        done = list(self._pool.map(self._window, range(first, first + self.recipe.batch)))
-        for parameter, *grads in zip(self._parameters, *(grads for grads, _ in done), strict=True):
-            parameter.grad = torch.stack(grads).mean(0)
-        for group in self._groups.values():
-            nn.utils.clip_grad_norm_(group, MAX_GRAD_NORM)
-        for options in self.optimizer.param_groups:
-            options["lr"] = self.recipe.lr_at(self.step_index)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.step_index += 1
-        return mean_losses([losses for _, losses in done])
-
-    def close(self) -> None:
-        """Free the threads."""
-        self._pool.shutdown()
-
-    def _window(self, index: int) -> tuple[tuple[Tensor, ...], dict[int, StepLoss]]:
-        """Gradients of all branch parameters, and losses, on window `index` of the data."""
-        model, last = self.model, self.model.spec.granularity
-        ids = torch.from_numpy(self._windows[index]).unsqueeze(0)
-        scored = slice(index % LOSS_EVERY, None, LOSS_EVERY)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16):
-            states, context = trunk_states(model.spec, self._decoder, ids)
-            with torch.no_grad():
-                teacher = model.branch_rows(last, states[last], context)[0, scored]
-            with torch.enable_grad():
-                rows = {g: model.branch_rows(g, states[g], context)[0, scored] for g in self._groups}
-        found = distil(self._head, teacher, {g: row.detach() for g, row in rows.items()})
-        outputs = [rows[g] for g in self._groups]
-        grads = torch.autograd.grad(outputs, self._parameters, [found[g].rows_grad.to(rows[g].dtype) for g in found])
-        return grads, {g: StepLoss(d.kl, d.agreement) for g, d in found.items()}
-
-
-def mean_losses(losses: list[dict[int, StepLoss]]) -> dict[int, StepLoss]:
-    """Mean over windows or steps, by exit."""
-    n = len(losses)
-    return {g: StepLoss(sum(x[g].kl for x in losses) / n, sum(x[g].agreement for x in losses) / n) for g in losses[0]}
+        for entry in state.log_history
+        if TOKENS in entry
+    )
 
 
 def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX); elsewhere float32 is faster."""
+    """Whether this machine multiplies bfloat16 in hardware (on a CPU: AVX512-BF16 or AMX); else float32 is faster."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags: Mapping[str, Any] = torch.cpu.get_capabilities()
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
-
-
-def _in_dtype(decoder: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The trunk with its matrices in `dtype` (embedding and norms stay float32); a copy unless it is float32."""
-    if dtype == torch.float32:
-        return decoder
-    copied = copy.deepcopy(decoder)
-    for module in copied.modules():
-        if isinstance(module, nn.Linear):
-            module.to(dtype)
-    return copied

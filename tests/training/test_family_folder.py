@@ -38,7 +38,7 @@ def test_branches_are_stored_in_bfloat16(folder: Path) -> None:
 
 
 def test_other_base_weights_are_warned_of_and_allowed(folder: Path, tiny: LoadedBase) -> None:
-    with pytest.warns(UserWarning, match="were trained on base with weights.*is not known: measure"):
+    with pytest.warns(UserWarning, match="was trained on base with weights.*is not known: measure"):
         load_family(folder, replace(tiny, weights_sha256="0" * 64))
 
 
