@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.fsdp import FSDPModule
 
 from training.branches import Context
 from training.headloss import ChunkedHead, Term
@@ -95,47 +96,58 @@ def _groups(labels: Tensor) -> Iterator[slice]:
 
 
 class _Work:
-    """Forward and backward between the boundaries and the head, group by group; the gradients add up here."""
+    """Forward and backward between the boundaries and the head, group by group; the gradients add up here.
+
+    A branch that FSDP shards by itself gathers its parameters for its own forward and backward only, so going backwards
+    is left to the caller's graph then, and its activations live until that does.
+    """
 
     def __init__(self, family: "FamilyForCausalLM", states: dict[int, Tensor]) -> None:
         enabled = torch.is_grad_enabled()
         self._family = family
         self._states = states
+        self._at_once = not any(isinstance(module, FSDPModule) for module in family.branches.modules())
         self._trains = {g: enabled and state.requires_grad for g, state in states.items()}
-        self._state_grads = {g: torch.empty_like(states[g]) for g, trains in self._trains.items() if trains}
         parameters = [*family.branches.parameters(), *family.model.norm.parameters()]
-        self._parameter_grads = {p: torch.zeros_like(p) for p in parameters if enabled and p.requires_grad}
+        moving = [p for p in parameters if enabled and p.requires_grad and self._at_once]
+        self._parameter_grads = {p: torch.zeros_like(p) for p in moving}
+        trains = [g for g, trains in self._trains.items() if trains and self._at_once]
+        self._state_grads = {g: torch.empty_like(states[g]) for g in trains}
+        self._rows_grads: dict[Tensor, Tensor] = {}
         weight = family.head_weight
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        trains = enabled and weight.requires_grad
-        self.head = ChunkedHead(weight.detach().to(dtype), family.objective.temperature, trains)
+        trains_head = enabled and weight.requires_grad
+        self.head = ChunkedHead(weight.detach().to(dtype), family.objective.temperature, trains_head)
 
     def forward(self, windows: slice, context: Context) -> list[Tensor]:
         """Every exit's normed rows (b, T, H) of these windows, each from a leaf of its own."""
         self._windows = windows
-        self._leaves = {g: state[windows].detach().requires_grad_(self._trains[g]) for g, state in self._states.items()}
+        self._leaves = {g: state[windows] for g, state in self._states.items()}
+        if self._at_once:
+            self._leaves = {g: leaf.detach().requires_grad_(self._trains[g]) for g, leaf in self._leaves.items()}
         self._rows = [self._family.branch_rows(g, leaf, context) for g, leaf in self._leaves.items()]
         return self._rows
 
     def backward(self, grads: list[Tensor]) -> None:
         """Go backwards from the rows of the last `forward`, given their gradients, and forget them."""
-        moving = [(r, grad) for r, grad in zip(self._rows, grads, strict=True) if r.requires_grad]
-        inputs = [*(self._leaves[g] for g in self._state_grads), *self._parameter_grads]
-        found = iter(
-            torch.autograd.grad([r for r, _ in moving], inputs, [grad for _, grad in moving]) if moving else ()
-        )
-        for state_grad in self._state_grads.values():
-            state_grad[self._windows] = next(found)
-        for parameter_grad in self._parameter_grads.values():
-            parameter_grad += next(found)
+        moving = {r: grad for r, grad in zip(self._rows, grads, strict=True) if r.requires_grad}
+        if not self._at_once:
+            self._rows_grads.update(moving)
+        elif moving:
+            inputs = [*(self._leaves[g] for g in self._state_grads), *self._parameter_grads]
+            found = iter(torch.autograd.grad(list(moving), inputs, list(moving.values())))
+            for state_grad in self._state_grads.values():
+                state_grad[self._windows] = next(found)
+            for parameter_grad in self._parameter_grads.values():
+                parameter_grad += next(found)
         del self._rows, self._leaves
 
     def attach(self, loss: Tensor) -> Tensor:
         """The loss as a node of the caller's graph; the gradients found go over to it."""
         weight = self._family.head_weight
-        grads: dict[Tensor, Tensor] = {self._states[g]: grad for g, grad in self._state_grads.items()}
-        grads.update(self._parameter_grads)
+        grads = {self._states[g]: grad for g, grad in self._state_grads.items()}
+        grads |= self._parameter_grads | self._rows_grads
         if self.head.grad is not None:
             grads[weight] = self.head.grad.to(weight.dtype)
         attached: Tensor = _Attach.apply(loss, list(grads.values()), *grads) if grads else loss  # type: ignore[no-untyped-call]
