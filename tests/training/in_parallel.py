@@ -1,6 +1,7 @@
 """Run by torchrun: a family under DDP and FSDP, against the same family in one process. Prints what differed."""
 
 import json
+import sys
 from collections.abc import Callable
 
 import torch
@@ -75,7 +76,7 @@ def main() -> None:
         for frozen in (False, True)
     }
     if distributed.get_rank() == 0:
-        print(json.dumps(found))
+        sys.stdout.write(json.dumps(found) + "\n")
     distributed.destroy_process_group()
 
 
