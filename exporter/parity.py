@@ -182,7 +182,7 @@ def check(
 ) -> dict[str, Parity]:
     """Parity of every graph. Raises `ExportError` for the first that does not run or is over its bound.
 
-    `given` is the family with the weights that the graphs were made of: itself, or a calibrated one.
+    `given` is the family with the weights that the graphs were made of: itself, or one that was calibrated or smoothed.
     """
     exact = reference(family, tokenizer)
     rounded = any(graph.precision != "f32" for graph in graphs)
