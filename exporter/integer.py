@@ -1,11 +1,7 @@
-"""Products in whole numbers: x in 8 bits, a scale for each row; weights in 8 bits, a scale for each output.
+"""Products in whole numbers: x in 8 bits, a scale for each row; weights in 8 or fewer, a scale for each output.
 
 The sums of products are 32-bit integers, which are exact in any order: how many rows a call has, and which kernel a CPU
 picks for them, changes no bit. x is rounded once for all products that read it.
-
-x86 CPUs without VNNI add the products of inputs 2i and 2i + 1 in 16 bits first, which saturate at 32767; x is up to 255
-there. So two such weights of one sign are at most 128 together: the same integers on every CPU. On SmolLM2-135M that
-changes PAIRSHARE of the pairs, and PAIRCOST nats; weights of 7 bits, which cannot saturate either, cost 0.0096.
 """
 
 from collections.abc import Mapping
@@ -19,10 +15,8 @@ from exporter.blocks import F32
 from exporter.graphs import DOMAIN, SCALES, VALUES, Piece, Tensor, f32_array, f32_tensor, read_only, tensor
 
 INTEGER = "MatMulIntegerToFloat"
-LARGEST = 127
+LARGEST = 64
 """Of a weight's size."""
-PAIR = 128
-"""Of two neighbours' sum: 255 * 128 < 2^15."""
 STEP, ZERO, AXIS = "/integer/step", "/integer/zero", "/integer/axis"
 """Weights that all of these products share: a step of x / max|x|, what stands for 0, the axis of a row."""
 
@@ -63,13 +57,10 @@ def integer_products(piece: Piece) -> Piece:
 
 
 def whole(matrix: F32) -> Whole:
-    """The nearest whole numbers of 1/127 of each output's largest weight, pairs of inputs within `PAIR`."""
+    """The nearest whole numbers of 1/64 of each output's largest weight."""
     scales = np.abs(matrix).max(1) / np.float32(LARGEST)
-    q = np.rint(matrix / np.where(scales == 0, np.float32(1), scales)[:, None]).astype(np.int16)
-    pairs = np.pad(q, ((0, 0), (0, q.shape[1] % 2))).reshape(len(q), -1, 2)
-    over = np.abs(pairs.sum(-1)) - PAIR
-    less = np.stack([(over + 1) // 2, over // 2], -1).clip(0) * np.sign(pairs)
-    return Whole((pairs - less).reshape(len(q), -1)[:, : q.shape[1]].astype(np.int8), scales)
+    q = np.rint(matrix / np.where(scales == 0, np.float32(1), scales)[:, None])
+    return Whole(q.astype(np.int8), scales)
 
 
 def rounded(x: str, weights: dict[str, Tensor]) -> list[NodeProto]:

@@ -65,26 +65,12 @@ def test_a_product_is_that_of_whole_numbers_to_the_bit(rows: int, size: float, t
 
 
 def test_the_largest_numbers_do_not_saturate(tmp_path: Path) -> None:
+    """A CPU without dot products of bytes adds pairs of them in 16 bits: at most 2 * 255 * 64."""
     x, w = np.sign(matrix(3, 8)), np.sign(matrix(4))
     x[0], w[:4], w[4:8] = 1, 1, -1
+    assert np.abs(whole(w).q).min() == LARGEST and 2 * 255 * LARGEST < 2**15
     (found,) = session(integer_products(piece(w)), tmp_path).run(None, {"x": x[None]})
     assert np.array_equal(found[0], product(x, w))
-
-
-@pytest.mark.parametrize("width", [WIDTH, 33])
-def test_two_neighbours_do_not_saturate_in_16_bits(width: int) -> None:
-    """A CPU without dot products of bytes adds the products of inputs 2i and 2i + 1 there, x from 0 to 255."""
-    w = matrix(4, width=width)
-    w[:, :4], w[:, 4:8] = [1, 1, -1, -1], [1, -1, 1, 0.01]
-    w[:, 0] += np.linspace(0, 8, OUT, dtype=np.float32)
-    q, nearest = whole(w).q.astype(int), np.rint(w / (np.abs(w).max(1, keepdims=True) / LARGEST))
-    pairs, wanted = (np.pad(m, ((0, 0), (0, width % 2))).reshape(OUT, -1, 2) for m in (q, nearest))
-    assert (255 * np.where(pairs > 0, pairs, 0).sum(-1) < 2**15).all()
-    assert (255 * np.where(pairs < 0, pairs, 0).sum(-1) >= -(2**15)).all()
-    over = np.abs(wanted.sum(-1)) > 128
-    assert over[:, :2].any() and np.array_equal(pairs[~over], wanted[~over])
-    assert (np.abs(pairs.sum(-1))[over] == 128).all() and (pairs * wanted >= 0).all()
-    assert np.abs(np.diff(np.abs(wanted - pairs)))[over].max() <= 1  # both give way alike
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -150,7 +136,6 @@ def test_numbers_that_are_none_do_not_come_out_of_a_graph_as_numbers(tiny_bundle
 def test_weights_are_rounded_to_the_nearest_step_of_each_output() -> None:
     w = matrix(8) * np.exp(matrix(9, OUT, 1))
     w[5], w[6] = 0, 1e-30
-    w[:, 1::2] /= 200  # so that no two neighbours give way
     found = whole(w)
     step = np.abs(w).max(1, keepdims=True) / LARGEST
     assert (np.abs(found.matrix() - w) <= 0.5001 * step).all()
