@@ -1,7 +1,12 @@
-"""Products in whole numbers: x in 8 bits, a scale for each row; weights in 8 or fewer, a scale for each output.
+"""Products in whole numbers: x in 8 bits, a scale for each row; weights in 8 bits, a scale for each output.
 
 The sums of products are 32-bit integers, which are exact in any order: how many rows a call has, and which kernel a CPU
 picks for them, changes no bit. x is rounded once for all products that read it.
+
+x86 CPUs without VNNI first add the products of each two neighbouring inputs in 16 bits, which saturate where both
+weights are large, of one sign, and their inputs large and positive. Rows do not depend on their chunk there either, but
+are not those of other CPUs. What cannot saturate costs more than it gives, in nats on SmolLM2-135M: weights of 7 bits
+0.0096, weights of 8 bits whose neighbours are within 128 together 0.029.
 """
 
 from collections.abc import Mapping
@@ -15,7 +20,7 @@ from exporter.blocks import F32
 from exporter.graphs import DOMAIN, SCALES, VALUES, Piece, Tensor, f32_array, f32_tensor, read_only, tensor
 
 INTEGER = "MatMulIntegerToFloat"
-LARGEST = 64
+LARGEST = 127
 """Of a weight's size."""
 STEP, ZERO, AXIS = "/integer/step", "/integer/zero", "/integer/axis"
 """Weights that all of these products share: a step of x / max|x|, what stands for 0, the axis of a row."""
@@ -57,7 +62,7 @@ def integer_products(piece: Piece) -> Piece:
 
 
 def whole(matrix: F32) -> Whole:
-    """The nearest whole numbers of 1/64 of each output's largest weight."""
+    """The nearest whole numbers of 1/127 of each output's largest weight."""
     scales = np.abs(matrix).max(1) / np.float32(LARGEST)
     q = np.rint(matrix / np.where(scales == 0, np.float32(1), scales)[:, None])
     return Whole(q.astype(np.int8), scales)
