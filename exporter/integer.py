@@ -22,6 +22,8 @@ from exporter.graphs import DOMAIN, SCALES, VALUES, Piece, Tensor, f32_array, f3
 INTEGER = "MatMulIntegerToFloat"
 LARGEST = 127
 """Of a weight's size."""
+STEPS = 127
+"""Of a row's largest number."""
 STEP, ZERO, AXIS = "/integer/step", "/integer/zero", "/integer/axis"
 """Weights that all of these products share: a step of x / max|x|, what stands for 0, the axis of a row."""
 
@@ -74,7 +76,7 @@ def rounded(x: str, weights: dict[str, Tensor]) -> list[NodeProto]:
     A row of zeros gives zeros: 0 / 0 rounds to some whole number, which its products multiply by a largest size of 0.
     Their weights, which are the same for all x, are put into `weights`.
     """
-    weights[STEP] = tensor(np.array(1 / 127, np.float32))
+    weights[STEP] = tensor(np.array(1 / STEPS, np.float32))
     weights[ZERO] = tensor(np.array(128, np.uint8))
     weights[AXIS] = tensor(np.array([-1], np.int64))
     size, largest, share = f"{x}/size", f"{x}/largest", f"{x}/share"
