@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.calibrate import Calibration, calibrated, four_bit_layers, windows_of
+from exporter.calibrate import Calibration, calibrated, check_calibrates, four_bit_layers, windows_of
 from exporter.describe import check_template, describe, family_hashes, special_tokens, stop_ids, write_tokenizer
 from exporter.errors import ExportError
 from exporter.onnxfile import write_graphs
@@ -16,6 +16,8 @@ from exporter.parity import check
 from exporter.pieces import make_pieces
 from exporter.precision import of_segments
 from exporter.quality import measure_quality
+from exporter.samples import own_text
+from exporter.smooth import integer_blocks, smoothed
 from family.files import sha256_file
 from family.manifest import MANIFEST_NAME, MANIFEST_VERSION, FileEntry, Manifest, default_tiers, save_manifest
 from training.model import FamilyModel
@@ -50,8 +52,8 @@ def export(
         out: the bundle's directory; it appears whole, or not at all.
         precision: one of `exporter.precision.PRECISIONS`, or one per tier as `device=int4,edge=int8,cloud=f32`.
         held: text to measure the written graphs on, for the manifest's `quality`.
-        calibration: text to calibrate those 4-bit weights on that were not stored in 4 bits; without it they are
-            rounded.
+        calibration: text to calibrate those 4-bit weights on that were not stored in 4 bits, and to smooth 8-bit blocks
+            on; without it those weights are rounded, and these blocks smoothed on the base's own text.
         say: told what is being done, for a progress line.
 
     Raises:
@@ -61,10 +63,7 @@ def export(
     """
     out = check_target(out)
     precisions = of_segments(precision, default_tiers(family.spec.granularity))
-    stored = family
-    if calibration is not None:
-        layers = four_bit_layers(family.spec, precisions)
-        stored = calibrated(family, layers, windows_of(calibration, tokenizer, family.spec.context), say)
+    stored = prepared(family, precisions, tokenizer, calibration, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch) / "bundle"
@@ -72,6 +71,28 @@ def export(
         manifest = write_bundle(family, stored, tokenizer, folder, precisions, held, say)
         put_in_place(folder, out, Path(scratch) / "replaced")
     return manifest
+
+
+def prepared(
+    family: FamilyModel,
+    precisions: Mapping[int, str],
+    tokenizer: Any,
+    calibration: Calibration | None,
+    say: Callable[[str], None],
+) -> FamilyModel:
+    """The family with the weights that are stored: on 4-bit grids by the calibration, and 8-bit blocks smoothed."""
+    stored, windows = family, None
+    if calibration is not None:
+        check_calibrates(precisions)
+        windows = windows_of(calibration, tokenizer, family.spec.context)
+        if layers := four_bit_layers(family.spec, precisions):
+            stored = calibrated(family, layers, windows, say)
+    if integer_blocks(family, precisions):
+        if windows is None:
+            say("letting the base write a text")
+            windows = own_text(family)
+        stored = smoothed(stored, precisions, windows, say)
+    return stored
 
 
 def write_bundle(
@@ -85,7 +106,7 @@ def write_bundle(
 ) -> Manifest:
     """Write and check a bundle in the empty directory `folder`, with scratch files beside it.
 
-    `stored` is the family with the weights that the graphs are made of: itself, or a calibrated one.
+    `stored` is the family with the weights that the graphs are made of: itself, or a `prepared` one.
     """
     scratch, spec = folder.parent, family.spec
     write_tokenizer(tokenizer, folder)

@@ -40,16 +40,21 @@ class Calibration:
 
 
 def four_bit_layers(spec: FamilySpec, precisions: Mapping[int, str]) -> set[int]:
-    """The trunk's layers in segments at `int4`, from 0. Raises `ExportError` if there is none."""
-    found = {
+    """The trunk's layers in segments at `int4`, from 0."""
+    return {
         layer
         for segment in spec.segments
         if precisions[segment.index] == "int4"
         for layer in range(segment.first_layer, segment.last_layer)
     }
-    if not found:
-        raise ExportError("calibration is of 4-bit weights, and none are; leave --calibrate out, or give a tier int4")
-    return found
+
+
+def check_calibrates(precisions: Mapping[int, str]) -> None:
+    """Raise `ExportError` where no weights are quantized, and a text to calibrate on would change none."""
+    if set(precisions.values()) == {"f32"}:
+        raise ExportError(
+            "calibration is of quantized weights, and none are; leave --calibrate out, or give a tier int4 or int8"
+        )
 
 
 def windows_of(calibration: Calibration, tokenizer: Any, context: int) -> Tensor:

@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
         "--calibrate",
         type=existing_file,
         metavar="TEXT",
-        help="fit 4-bit weights to this text, which is not --eval's; for a base that was not stored in 4 bits",
+        help="fit quantized weights to this text, which is not --eval's: 4-bit ones for a base that was not stored in "
+        "4 bits, 8-bit ones for inputs as they are in it; default: these for text that the base writes itself",
     )
     add(
         "--calibrate-tokens",
@@ -75,7 +76,7 @@ def main() -> None:
 def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> "Manifest":
     """Load the family and export it."""
     from exporter.bundle import Held, check_target, export
-    from exporter.calibrate import Calibration, four_bit_layers
+    from exporter.calibrate import Calibration, check_calibrates
     from family.manifest import default_tiers
     from family.spec import load_spec
     from training.base import load_base_of
@@ -86,7 +87,7 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     precisions = of_segments(arguments.precision, default_tiers(spec.granularity))
     calibration = None
     if arguments.calibrate:
-        four_bit_layers(spec, precisions)
+        check_calibrates(precisions)
         calibration = Calibration(arguments.calibrate, arguments.calibrate_tokens)
     held = Held(arguments.eval, arguments.eval_tokens) if arguments.eval else None
     try:

@@ -8,8 +8,9 @@ from onnx import NodeProto
 
 from exporter.blocks import F32, U8, Blocks, unpacked
 from exporter.build import read_part
-from exporter.graphs import Part, Tensor
-from exporter.quantize import QUANTIZED, QUANTIZED_EMBEDDING, VALUES
+from exporter.graphs import VALUES, Part, Tensor
+from exporter.integer import INTEGER, stored
+from exporter.quantize import QUANTIZED, QUANTIZED_EMBEDDING
 from family.spec import FamilySpec
 
 
@@ -24,7 +25,10 @@ def stored_matrices(path: Path, spec: FamilySpec, first_layer: int = 0) -> dict[
     for node in part.nodes:
         if node.op_type == QUANTIZED:
             matrix = without_columns(blocks_in(node, part.weights, *node.input[1:]).matrix(), node, makers, part)
-            found.update(_parameters(node.input[1].partition(".MatMul.")[0], matrix, spec, first_layer))
+            found.update(_parameters(node.input[1], matrix, spec, first_layer))
+        elif node.op_type == INTEGER:
+            weight = node.input[1].removesuffix(VALUES)
+            found.update(_parameters(weight, stored(weight, part.weights).matrix(), spec, first_layer))
         elif node.op_type == QUANTIZED_EMBEDDING:
             values, _, scales = node.input
             found["model.embed_tokens.weight"] = blocks_in(node, part.weights, values, scales).matrix()
@@ -64,8 +68,9 @@ def without_columns(matrix: F32, node: NodeProto, makers: Mapping[str, NodeProto
     return found
 
 
-def _parameters(builder_name: str, matrix: F32, spec: FamilySpec, first_layer: int) -> Iterator[tuple[str, F32]]:
-    """`model.layers.0.attn.qkv_proj` as q_proj, k_proj and v_proj; others under their one name."""
+def _parameters(weight: str, matrix: F32, spec: FamilySpec, first_layer: int) -> Iterator[tuple[str, F32]]:
+    """`model.layers.0.attn.qkv_proj.MatMul.weight` as q_proj, k_proj and v_proj; others under their one name."""
+    builder_name = weight.partition(".MatMul.")[0]
     if not builder_name.startswith("model.layers."):
         yield f"{builder_name.removesuffix('.weight' + VALUES)}.weight", matrix
         return

@@ -1,8 +1,8 @@
 """How the weights of a bundle are stored: at one precision, or at one for every tier.
 
-`f32`: as they are trained. `int8`: every matrix in 8 bits. `int4`: the trunk's matrices in 4 bits; branches, embedding
-and head in 8, as they are few and early exits are sensitive. Whatever the precision, norms and rows are f32, so tiers
-of different precision make one chain.
+`f32`: as they are trained. `int8`: every matrix in 8 bits, and products as integer arithmetic. `int4`: the trunk's
+matrices in 4 bits; branches, embedding and head as at `int8`, as they are few and early exits are sensitive. Whatever
+the precision, norms and rows are f32, so tiers of different precision make one chain.
 """
 
 from collections.abc import Mapping

@@ -1,20 +1,21 @@
-"""Quantizes the matrices of a graph: `MatMulNBits` in place of products, `GatherBlockQuantized` of the embedding.
+"""Quantizes the matrices of a graph: products in blocks of 4 bits or in whole numbers; head and embedding in 8 bits.
 
-The kernel knows blocks with a whole zero point only: rounding the offsets to it loses 5%, and float zero points are a
-hundred times slower. So a product whose matrix has offsets reads x and the sums of x over blocks of 32, and the matrix
-has the offsets as further columns (`exporter.blocks`), which is less work than a product of its own beside it. The sums
-are made once for all matrices that read x.
+Whole numbers are `exporter.integer`'s. Blocks are here: `MatMulNBits` of products and of the head, which reads few rows
+and shares its bytes with the embedding, and `GatherBlockQuantized` of that.
+
+The kernel of `MatMulNBits` knows blocks with a whole zero point only: rounding the offsets to it loses 5%, and float
+zero points are a hundred times slower. So a product whose matrix has offsets reads x and the sums of x over blocks of
+32, and the matrix has the offsets as further columns (`exporter.blocks`), which is less work than a product of its own
+beside it. The sums are made once for all matrices that read x.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 from exporter.blocks import (
     BLOCK,
-    F32,
-    U8,
     Blocks,
     digits,
     eight_bits,
@@ -22,23 +23,23 @@ from exporter.blocks import (
     packed,
     with_columns,
 )
-from exporter.graphs import Piece, Tensor, f32_tensor
+from exporter.graphs import DOMAIN, SCALES, VALUES, ZEROS, Piece, Tensor, f32_array, f32_tensor, read_only, tensor
 from exporter.head import EMBEDDED
+from exporter.integer import integer_products
 
 QUANTIZED, QUANTIZED_EMBEDDING = "MatMulNBits", "GatherBlockQuantized"
-VALUES, SCALES, ZEROS = "_q", "_scales", "_zeros"
-"""What the tensors of a quantized weight are called after its own name."""
 INT8_ACTIVATIONS = 4
 """The kernel's accuracy level that rounds x to 8 bits, block by block: the fast one."""
-DOMAIN = "com.microsoft"
 
 
 def quantize(piece: Piece, bits: int) -> Piece:
-    """The graph with its products' matrices in `bits` bits, 4 or 8; the head and the embedding are in 8.
+    """The graph with its products' matrices in blocks of 4 bits or in whole numbers of 8; head and embedding are in 8.
 
     Raises `ExportError` for a matrix that does not fall into blocks.
     """
-    found = {id(node): blocks for node in piece.nodes if (blocks := blocks_of(node, piece.weights, bits))}
+    if bits == 8:
+        piece = integer_products(piece)
+    found = {id(node): blocks for node in piece.nodes if (blocks := blocks_of(node, piece.weights))}
     copies: dict[str, int] = {}
     for node in piece.nodes:
         if id(node) in found and (offsets := found[id(node)].offsets) is not None:
@@ -64,20 +65,17 @@ def quantize(piece: Piece, bits: int) -> Piece:
             blocks = with_columns(blocks, copies[x])
             nodes.append(product(node, f"{x}/extended", blocks))
             weights |= tensors(node.input[1], blocks)
-    read = {name for node in nodes for name in node.input}
-    weights |= {name: tensor for name, tensor in piece.weights.items() if name in read}
-    return Piece(nodes, dict(sorted(weights.items())), piece.output, piece.kv_layers)
+    return Piece(nodes, read_only(nodes, {**piece.weights, **weights}), piece.output, piece.kv_layers)
 
 
-def blocks_of(node: NodeProto, weights: Mapping[str, Tensor], bits: int) -> Blocks | None:
-    """The matrix of a product, of the head or of the embedding; none for other nodes."""
+def blocks_of(node: NodeProto, weights: Mapping[str, Tensor]) -> Blocks | None:
+    """The matrix of a product in 4 bits, of the head or of the embedding in 8; none for other nodes."""
     if node.op_type == "MatMul" and node.input[1] in weights:
-        matrix = np.ascontiguousarray(_array(weights[node.input[1]]).T)
-        return eight_bits(matrix) if bits == 8 else four_bits(matrix)
+        return four_bits(np.ascontiguousarray(f32_array(weights[node.input[1]]).T))
     if node.op_type == "Gemm" and node.input[1] in weights:
-        return eight_bits(_array(weights[node.input[1]]))
+        return eight_bits(f32_array(weights[node.input[1]]))
     if node.op_type == "Gather" and EMBEDDED in node.output:
-        return eight_bits(_array(weights[node.input[0]]))
+        return eight_bits(f32_array(weights[node.input[0]]))
     return None
 
 
@@ -134,18 +132,9 @@ def tensors(weight: str, blocks: Blocks, *, flat: bool = False) -> dict[str, Ten
     """The tensors of a quantized weight; `flat` has the values in two dimensions."""
     values = packed(blocks.q, blocks.bits)
     found = {
-        weight + VALUES: _u8_tensor(values.reshape(len(values), -1) if flat else values),
+        weight + VALUES: tensor(values.reshape(len(values), -1) if flat else values),
         weight + SCALES: f32_tensor(blocks.scales),
     }
     if blocks.zeros is not None:
-        found[weight + ZEROS] = _u8_tensor(packed(blocks.zeros, blocks.bits))
+        found[weight + ZEROS] = tensor(packed(blocks.zeros, blocks.bits))
     return found
-
-
-def _array(tensor: Tensor) -> F32:
-    return np.frombuffer(tensor.data, np.float32).reshape(tensor.dims)
-
-
-def _u8_tensor(array: U8) -> Tensor:
-    array = np.ascontiguousarray(array)
-    return Tensor(TensorProto.UINT8, array.shape, array.data.cast("B"))

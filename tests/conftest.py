@@ -45,6 +45,12 @@ def tiny_bundle_int4(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def tiny_bundle_int8(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family at 8 bits. Tests copy it before they change it."""
+    return tiny_export(tiny_family, tmp_path_factory.mktemp("bundles") / "tiny-int8", "int8")
+
+
+@pytest.fixture(scope="session")
 def smollm_f32() -> Path:
     """The real family at f32, exported on first use."""
     return smollm_bundle("f32")

@@ -58,7 +58,7 @@ def _weights(bundle: Path, graph: Graph) -> tuple[int, int]:
         if node.op_type == "MatMulNBits":
             sizes = {attribute.name: attribute.i for attribute in node.attribute}
             flops += 2 * sizes["K"] * sizes["N"]
-        elif node.op_type in ("MatMul", "Gemm") and node.input[1] in stored:
+        elif node.op_type in ("MatMul", "MatMulIntegerToFloat", "Gemm") and node.input[1] in stored:
             flops += 2 * math.prod(stored[node.input[1]].dims)
     return sum(_bytes(stored[name]) for name in read), flops
 

@@ -54,7 +54,10 @@ def real_size(tiny_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return family
 
 
-@pytest.mark.parametrize(("fixture", "precision"), [("tiny_bundle", "f32"), ("tiny_bundle_int4", "int4")])
+@pytest.mark.parametrize(
+    ("fixture", "precision"),
+    [("tiny_bundle", "f32"), ("tiny_bundle_int8", "int8"), ("tiny_bundle_int4", "int4")],
+)
 def test_two_exports_are_the_same_to_the_byte(
     fixture: str, precision: str, tiny_family: FamilyModel, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -237,15 +240,35 @@ def test_a_corrupted_weight_is_refused_and_the_old_bundle_stays(
 
 
 @pytest.mark.parametrize(
-    ("graph", "weight", "told"),
+    ("precision", "graph", "weight", "told"),
     [
-        ("segment-1", "model.layers.1.attn.o_proj.MatMul.weight_scales", r"layers\.1\.self_attn\.o_proj\.weight as st"),
-        ("exit-2", "model.layers.0.mlp.up_proj.MatMul.weight_scales", r"layers\.4\.mlp\.up_proj\.weight as stored"),
-        ("segment-2", "model.layers.3.post_attention_layernorm.weight", "rms_error .* against PyTorch"),
+        ("int4", "segment-1", "model.layers.1.attn.o_proj.MatMul.weight_scales", r"1\.self_attn\.o_proj\.weight as st"),
+        ("int4", "exit-2", "model.layers.0.mlp.up_proj.MatMul.weight_scales", r"layers\.4\.mlp\.up_proj\.weight as st"),
+        ("int4", "segment-2", "model.layers.3.post_attention_layernorm.weight", "rms_error .* against PyTorch"),
+        (
+            "int8",
+            "segment-1",
+            "model.layers.1.attn.o_proj.MatMul.weight_q",
+            r"layers\.1\.self_attn\.o_proj\.weight as st",
+        ),
+        (
+            "int8",
+            "segment-2",
+            "model.layers.3.mlp.down_proj.MatMul.weight_scales",
+            r"layers\.3\.mlp\.down_proj\.weight as",
+        ),
+        ("int8", "segment-2", "model.layers.3.post_attention_layernorm.weight", "rms_error .* against PyTorch"),
+        ("int8", "exit-1", "model.layers.0.post_attention_layernorm.weight", "rms_error .* against PyTorch"),
     ],
 )
 def test_a_matrix_lost_from_a_quantized_graph_of_real_size_is_refused(
-    graph: str, weight: str, told: str, real_size: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str,
+    graph: str,
+    weight: str,
+    told: str,
+    real_size: FamilyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def losing(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) -> None:
         write_graphs(pieces, spec, folder)
@@ -253,7 +276,7 @@ def test_a_matrix_lost_from_a_quantized_graph_of_real_size_is_refused(
 
     monkeypatch.setattr(bundle_module, "write_graphs", losing)
     with pytest.raises(ExportError, match=rf"{graph}: .*{told}.* over the bound"):
-        tiny_export(real_size, tmp_path / "bundle", "int4")
+        tiny_export(real_size, tmp_path / "bundle", precision)
     assert not list(tmp_path.iterdir())
 
 

@@ -134,8 +134,8 @@ def test_a_bundle_holds_the_calibrated_weights_under_the_familys_name(
 
 def test_a_mistake_is_told(tiny_family: FamilyModel, text: Calibration, tmp_path: Path) -> None:
     tokenizer, out = tiny_family.base.tokenizer, tmp_path / "bundle"
-    with pytest.raises(ExportError, match="none are; leave --calibrate out, or give a tier int4"):
-        four_bit_layers(tiny_family.spec, {1: "int8", 2: "f32", 3: "int8"})
+    with pytest.raises(ExportError, match="none are; leave --calibrate out, or give a tier int4 or int8"):
+        export(tiny_family, tokenizer, out, "f32", calibration=text)
     with pytest.raises(ExportError, match="8 tokens to calibrate on, fewer than one window of 256; give a longer text"):
         export(tiny_family, tokenizer, out, "int4", calibration=Calibration(text.text, 8))
     with pytest.raises(DataError, match="nowhere: no such file"):
@@ -145,6 +145,7 @@ def test_a_mistake_is_told(tiny_family: FamilyModel, text: Calibration, tmp_path
 
 def test_four_bits_of_some_tiers_are_their_layers(tiny_family: FamilyModel) -> None:
     assert four_bit_layers(tiny_family.spec, {1: "int4", 2: "f32", 3: "int4"}) == {0, 1, 4, 5}
+    assert not four_bit_layers(tiny_family.spec, {1: "int8", 2: "f32", 3: "int8"})
 
 
 def test_rows_that_are_not_numbers_are_refused(

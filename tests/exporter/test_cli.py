@@ -63,8 +63,8 @@ def test_it_writes_a_bundle_and_prints_the_figures(folder: Path, tiny_base_dir: 
         (["FAMILY", "--out", "b", "--eval", "missing.txt"], "missing.txt: no such file"),
         (["FAMILY", "--out", "b", "--calibrate", "missing.txt"], "missing.txt: no such file"),
         (
-            ["FAMILY", "--out", "b", "--calibrate", "occupied/thesis.txt", "--precision", "int8"],
-            "leave --calibrate out",
+            ["FAMILY", "--out", "b", "--calibrate", "occupied/thesis.txt", "--precision", "f32"],
+            "leave --calibrate out, or give a tier int4 or int8",
         ),
         (["FAMILY", "--out", "b", "--calibrate-tokens", "0"], "expected a positive whole number"),
         (["FAMILY", "--out", "b", "--eval-tokens", "0"], "expected a positive whole number"),

@@ -11,7 +11,7 @@ from family.manifest import Graph
 from tests.exporter.helpers import I64, Bundle, chunks, wandering
 
 N = 70
-PRECISIONS = ["tiny_bundle", "tiny_bundle_int4"]
+PRECISIONS = ["tiny_bundle", "tiny_bundle_int8", "tiny_bundle_int4"]
 HISTORIES = {
     "ones": chunks(cycle([1]), N),
     "twos": chunks(cycle([2]), N),

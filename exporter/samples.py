@@ -1,0 +1,39 @@
+"""Text that a base model writes itself: what its layers see in use, where no text is given to look at."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporter.errors import ExportError
+from training.model import FamilyModel
+
+TEXTS, LENGTH = 8, 128
+"""As many texts, of so many tokens at most."""
+SEED = 0
+
+
+@torch.no_grad()
+def own_text(family: FamilyModel) -> Tensor:
+    """Token ids [n, T] that the base samples at temperature 1, each text from the tokenizer's first token on.
+
+    The same for the same base on the same machine. Raises `ExportError` if its logits are not numbers.
+    """
+    model: Any = family.base.model
+    generator = torch.Generator().manual_seed(SEED)
+    newest = torch.full((TEXTS, 1), first_id(family))
+    ids, cache = [newest], None
+    for _ in range(min(LENGTH, family.spec.context) - 1):
+        found = model(newest, past_key_values=cache, use_cache=True)
+        shares = found.logits[:, -1].softmax(-1)
+        if not shares.isfinite().all():
+            raise ExportError("the base's logits are not numbers; give a base whose weights are")
+        newest, cache = torch.multinomial(shares, 1, generator=generator), found.past_key_values
+        ids.append(newest)
+    return torch.cat(ids, 1)
+
+
+def first_id(family: FamilyModel) -> int:
+    """The id that a text begins with: the tokenizer's begin of text, or its end of another, or 0."""
+    tokenizer: Any = family.base.tokenizer
+    return next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), 0)

@@ -1,0 +1,119 @@
+"""Evens out the inputs of a block's matrices before both are rounded: SmoothQuant, arXiv 2211.10438, equation 4.
+
+A row in 8 bits has one step, which its largest input sets, and a few inputs are far larger than the others in every
+row. Here such an input is divided by a number and its weights are multiplied by it, so that both have half of the
+spread. The norm or the matrix that makes the input divides, in its own weights. The numbers are powers of two, so that
+every product of an input and a weight, and with it what the block computes, stays the same to the bit.
+
+What `o_proj` reads is left as it is: several of its inputs have one maker, where keys and values are shared.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import ExportError
+from family.spec import FamilySpec
+from training.model import FamilyModel
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Values inside a block: the module that makes them, in its weight's first dimension, and those that read them."""
+
+    maker: Any
+    readers: tuple[Any, ...]
+
+
+@torch.no_grad()
+def smoothed(
+    family: FamilyModel, precisions: Mapping[int, str], windows: Tensor, say: Callable[[str], None] = lambda _: None
+) -> FamilyModel:
+    """The family with even inputs in the blocks that are stored in whole numbers; the same function to the bit.
+
+    It shares all tensors that it does not change. Its base keeps its name and its hash.
+
+    Args:
+        family: the family.
+        precisions: of each segment and its exit.
+        windows: token ids [n, T] on which inputs are measured.
+        say: told what is being done.
+
+    Raises:
+        ExportError: inputs on these ids are not numbers.
+    """
+    found = sharing(family)
+    edges = [edge for block in integer_blocks(found, precisions) for edge in edges_of(block)]
+    largest: dict[nn.Module, Tensor] = {}
+
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes = inputs[0].abs().flatten(0, -2).amax(0)
+        largest[module] = torch.maximum(largest.get(module, sizes), sizes)
+
+    hooks = [edge.readers[0].register_forward_pre_hook(measure) for edge in edges]
+    try:
+        for number, window in enumerate(windows[:, None], start=1):
+            say(f"measuring inputs: {number * window.shape[1]} tokens")
+            found.forward_exits(window)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for edge in edges:
+        divide(edge, divisors(edge, largest[edge.readers[0]]))
+    return found
+
+
+def sharing(family: FamilyModel) -> FamilyModel:
+    """A copy of the modules that has the same tensors."""
+    parts: tuple[nn.Module, ...] = (family.base.model, family.branches)
+    kept = [family.base.tokenizer, *(t for part in parts for t in (*part.parameters(), *part.buffers()))]
+    return copy.deepcopy(family, {id(thing): thing for thing in kept})
+
+
+def integer_blocks(family: FamilyModel, precisions: Mapping[int, str]) -> list[nn.Module]:
+    """The decoder blocks in whole numbers: the trunk's in segments at `int8`, and branches at any but f32."""
+    decoder: Any = family.base.model.model
+    found = [decoder.layers[layer] for layer in integer_layers(family.spec, precisions)]
+    branches: dict[str, Any] = dict(family.branches.items())
+    return found + [b.block for g, b in branches.items() if precisions[int(g)] != "f32" and b.block is not None]
+
+
+def integer_layers(spec: FamilySpec, precisions: Mapping[int, str]) -> list[int]:
+    """The trunk's layers in segments at `int8`, from 0."""
+    segments = [s for s in spec.segments if precisions[s.index] == "int8"]
+    return [layer for s in segments for layer in range(s.first_layer, s.last_layer)]
+
+
+def edges_of(block: Any) -> tuple[Edge, ...]:
+    """The values that a block's products read, but for those of `o_proj`."""
+    attention, mlp = block.self_attn, block.mlp
+    return (
+        Edge(block.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj)),
+        Edge(block.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj)),
+        Edge(mlp.up_proj, (mlp.down_proj,)),
+    )
+
+
+def divisors(edge: Edge, largest: Tensor) -> Tensor:
+    """What to divide each value by, [n], from its largest size; 1 for a value or a column that is 0 throughout."""
+    if not largest.isfinite().all():
+        raise ExportError("a block's inputs on the text are not numbers; give a base whose weights are")
+    weights = torch.stack([reader.weight.abs().amax(0) for reader in edge.readers]).amax(0)
+    powers = ((largest.log2() - weights.log2()) / 2).round()
+    return torch.where(powers.isfinite(), powers, 0).exp2()
+
+
+def divide(edge: Edge, divisors: Tensor) -> None:
+    """Divide values where they are made, and multiply by the same where they are read."""
+    for name, old in list(edge.maker.named_parameters(recurse=False)):
+        _set(edge.maker, name, old / divisors.view(-1, *[1] * (old.dim() - 1)))
+    for reader in edge.readers:
+        _set(reader, "weight", reader.weight * divisors)
+
+
+def _set(module: Any, name: str, value: Tensor) -> None:
+    setattr(module, name, nn.Parameter(value, requires_grad=False))
