@@ -5,8 +5,9 @@ scored (all of them in the first window), so each is scored once, with at least 
 With `stride == window` the windows do not overlap. A tail that does not fill a window is left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,33 @@ from training.errors import DataError
 from training.model import FamilyModel
 from training.modeling import FamilyForCausalLM
 
-LogitsFn = Callable[[NDArray[np.int64]], dict[int, NDArray[np.float32]]]
+K = TypeVar("K")
+Logits = NDArray[np.float32]
+LogitsFn = Callable[[NDArray[np.int64]], dict[int, Logits]]
 """Token ids (T,) to logits (T, vocab_size) by exit; the deepest exit is the reference of agreement."""
 
 ROWS_AT_ONCE = 64
 """Rows scored at a time: keeps the temporaries in cache."""
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What an exit makes of N positions."""
+
+    nats: NDArray[np.float64]
+    """(N,) cross-entropy of the target."""
+    top: NDArray[np.int64]
+    """(N,) top-1 token."""
+    confidence: NDArray[np.float64]
+    """(N,) its probability."""
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    @property
+    def cross_entropy(self) -> float:
+        """Nats per position."""
+        return float(self.nats.mean())
 
 
 @dataclass(frozen=True)
@@ -69,41 +92,62 @@ def evaluate(
         DataError: the text is shorter than one window.
         ValueError: the stride is not in 1..window.
     """
-    losses: dict[int, float] = {}
-    same: dict[int, int] = {}
-    tokens = 0
+    found = position_marks(logits, ids, window, stride, progress)
+    last = found[max(found)]
+    scores = tuple(
+        ExitScore(g, marks.cross_entropy, float((marks.top == last.top).mean())) for g, marks in sorted(found.items())
+    )
+    return Evaluation(len(last), window, stride, scores)
+
+
+def position_marks(
+    logits: Callable[[NDArray[np.int64]], Mapping[K, Logits]],
+    ids: NDArray[np.int64],
+    window: int,
+    stride: int,
+    progress: Callable[[int], object] | None = None,
+) -> dict[K, Marks]:
+    """Marks of all scored positions, by whatever `logits` is keyed by. Arguments and errors as `evaluate`."""
+    found: dict[K, list[Marks]] = {}
     for chunk, scored in windows(ids, window, stride):
         targets = chunk[1:][scored]
-        by_exit = {g: rows[scored] for g, rows in logits(chunk[:-1]).items()}
-        top = by_exit[max(by_exit)].argmax(-1)
-        for g, rows in by_exit.items():
-            losses[g] = losses.get(g, 0.0) + float(cross_entropies(rows, targets).sum())
-            same[g] = same.get(g, 0) + int((rows.argmax(-1) == top).sum())
-        tokens += len(targets)
+        for key, rows in logits(chunk[:-1]).items():
+            found.setdefault(key, []).append(mark(rows[scored], targets))
         if progress:
             progress(len(targets))
-    if not tokens:
+    if not found:
         raise DataError(f"held-out text: {len(ids)} tokens, fewer than one window of {window} and its target")
-    scores = tuple(ExitScore(g, losses[g] / tokens, same[g] / tokens) for g in sorted(losses))
-    return Evaluation(tokens, window, stride, scores)
+    return {key: joined(parts) for key, parts in found.items()}
 
 
-def cross_entropies(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Nats of each target (T,) under the softmax of its row of logits (T, vocab_size)."""
-    out = np.empty(len(targets))
+def mark(logits: Logits, targets: NDArray[np.int64]) -> Marks:
+    """Marks of rows of logits (N, vocab_size) and the targets (N,) they should have predicted."""
+    nats, top, confidence = (np.empty(len(targets), dtype) for dtype in (np.float64, np.int64, np.float64))
     for start in range(0, len(targets), ROWS_AT_ONCE):
-        rows, wanted = logits[start : start + ROWS_AT_ONCE], targets[start : start + ROWS_AT_ONCE]
-        top = rows.max(-1, keepdims=True)
-        normaliser = np.log(np.exp(rows - top).sum(-1, dtype=np.float64))
-        out[start : start + len(rows)] = normaliser - (rows[np.arange(len(rows)), wanted] - top[:, 0])
-    return out
+        part = slice(start, start + ROWS_AT_ONCE)
+        rows, wanted = logits[part], targets[part]
+        each, best = np.arange(len(rows)), rows.argmax(-1)
+        peak = rows[each, best]
+        normaliser = np.log(np.exp(rows - peak[:, None]).sum(-1, dtype=np.float64))
+        nats[part] = normaliser - (rows[each, wanted] - peak)
+        top[part], confidence[part] = best, np.exp(-normaliser)
+    return Marks(nats, top, confidence)
+
+
+def joined(parts: Sequence[Marks]) -> Marks:
+    """Marks of several stretches of positions as one."""
+    return Marks(
+        np.concatenate([part.nats for part in parts]),
+        np.concatenate([part.top for part in parts]),
+        np.concatenate([part.confidence for part in parts]),
+    )
 
 
 def family_logits(model: FamilyModel | FamilyForCausalLM) -> LogitsFn:
     """Logits of all exits of a family in float32, as `evaluate` takes them."""
     device = next(model.parameters()).device
 
-    def logits(ids: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
+    def logits(ids: NDArray[np.int64]) -> dict[int, Logits]:
         with torch.no_grad():
             rows = model.forward_exits(torch.from_numpy(ids).unsqueeze(0).to(device))
             return {g: model.head(row[0]).cpu().numpy() for g, row in rows.items()}
