@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--text", nargs="+", default=[], type=Path, metavar="FILE", help="held-out .txt or .jsonl")
     parser.add_argument("--tokens", type=positive, default=TOKENS, help="most tokens of each (default %(default)s)")
-    parser.add_argument("--window", type=positive, default=WINDOW, help="tokens per window (default %(default)s)")
+    parser.add_argument("--window", type=positive, help=f"tokens per window (default {WINDOW}, or the context)")
     parser.add_argument(
         "--continuations",
         type=existing_file,
@@ -102,22 +102,24 @@ def _evaluate(options: argparse.Namespace, arguments: list[str]) -> tuple["EvalR
 
     family, tokenizer, spec = _open(options.family, options.base)
     readings = readings_of(family, options.ranks)
+    limit: int | None = options.limit
     report = EvalReport(
         schema_version=EVAL_VERSION,
         command=shlex.join(["eval-family", *arguments]),
         family=spec.name,
         base=spec.base,
         layers=tuple(e.layer for e in spec.exits),
-        text=tuple(_text(path, family, tokenizer, readings, options) for path in options.text),
-        continuations=_continuations(family, tokenizer, readings, options) if options.continuations else None,
-        tasks=tuple(score_task(family, tokenizer, readings, name, path, options.limit) for name, path in options.tasks),
+        text=_texts(options, family, tokenizer, readings, spec.context),
+        continuations=_continuations(options, family, tokenizer, readings, spec.context),
+        tasks=tuple(score_task(family, tokenizer, readings, name, path, limit) for name, path in options.tasks),
         libraries=library_versions(),
     )
     return report, table(report)
 
 
 def _open(folder: Path, ref: str | None) -> tuple["FamilyForCausalLM", Any, "FamilySpec"]:
-    """A family, its tokenizer and its spec."""
+    """A family on the GPU if there is one, its tokenizer and its spec."""
+    import torch
     from transformers import AutoTokenizer
 
     from family.spec import load_spec
@@ -127,16 +129,17 @@ def _open(folder: Path, ref: str | None) -> tuple["FamilyForCausalLM", Any, "Fam
     spec = load_spec(folder / SPEC_NAME)
     base = None if is_whole(folder) else load_base_of(spec, ref)
     tokenizer: Any = base.tokenizer if base else AutoTokenizer.from_pretrained(folder)
-    return load_trained(folder, base), tokenizer, spec
+    family: Any = load_trained(folder, base)
+    return family.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, spec
 
 
-def _text(
-    path: Path,
+def _texts(
+    options: argparse.Namespace,
     family: "FamilyForCausalLM",
     tokenizer: Any,
     readings: tuple["Reading", ...],
-    options: argparse.Namespace,
-) -> "TextScores":
+    context: int,
+) -> tuple["TextScores", ...]:
     from tqdm import tqdm
 
     from family.files import sha256_file
@@ -147,26 +150,34 @@ def _text(
     from training.ranks import reading_logits
     from training.scores import reading_scores
 
-    window, context = options.window, family.config.decoder.max_position_embeddings
+    window: int = options.window or min(WINDOW, context)
     if window > context:
         raise DataError(f"--window {window}: more than the family's context of {context} tokens")
-    ids = eval_ids(path, tokenizer, options.tokens + 1)
-    with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
-        found = position_marks(reading_logits(family, readings), ids, window, window, bar.update)
-    return TextScores(path.name, sha256_file(path), len(found[readings[-1]]), window, reading_scores(found))
+    scores = []
+    for path, ids in [(path, eval_ids(path, tokenizer, options.tokens + 1)) for path in options.text]:
+        with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
+            found = position_marks(reading_logits(family, readings), ids, window, window, bar.update)
+        tokens = len(found[readings[-1]])
+        scores.append(TextScores(path.name, sha256_file(path), tokens, window, reading_scores(found)))
+    return tuple(scores)
 
 
 def _continuations(
-    family: "FamilyForCausalLM", tokenizer: Any, readings: tuple["Reading", ...], options: argparse.Namespace
-) -> "ContinuationScores":
+    options: argparse.Namespace,
+    family: "FamilyForCausalLM",
+    tokenizer: Any,
+    readings: tuple["Reading", ...],
+    context: int,
+) -> "ContinuationScores | None":
     from tqdm import tqdm
 
     from training.continuations import MOST, read_prompts, score_continuations, write_continuations
     from training.fetch import cache_folder
 
-    path: Path = options.continuations
-    room = family.config.decoder.max_position_embeddings - MOST
-    prompts = read_prompts(path, tokenizer, room, options.limit)
+    path: Path | None = options.continuations
+    if path is None:
+        return None
+    prompts = read_prompts(path, tokenizer, context - MOST, options.limit)
     with tqdm(total=len(prompts), desc="answers written", disable=None) as bar:
         answers = write_continuations(family, tokenizer, prompts, cache_folder() / "continuations", bar.update)
     with tqdm(total=len(prompts), desc="answers scored", disable=None) as bar:

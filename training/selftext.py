@@ -171,7 +171,7 @@ def continued(
     if end is None:
         raise DataError("the base's tokenizer has no end-of-text token; set eos_token in its tokenizer_config.json")
     width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), end)
+    ids = torch.full((len(prompts), width), end, device=model.device)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)

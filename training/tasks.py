@@ -10,10 +10,12 @@ tasks are lm-eval's `hellaswag` and `lambada_openai`, zero-shot, with the docume
 """
 
 import bz2
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,10 +152,11 @@ def _score(family: FamilyForCausalLM, tokenizer: Any, reading: Reading, name: st
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's notices off the terminal."""
+    """Keep lm-eval's notices off the terminal, and its progress bars off a pipe."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
