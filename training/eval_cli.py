@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eval-family",
         description="Measure every exit of a family: loss, perplexity, agreement with the last exit, and the share of "
-        "tokens that it may decide by its confidence if at most 5%% or 10%% of all tokens are to come out otherwise.",
+        "tokens that it may decide by its confidence if at most 5% or 10% of all tokens are to come out otherwise.",
     )
     parser.add_argument("family", type=Path, metavar="FAMILY", help="family folder")
     parser.add_argument("--base", metavar="REF", help="in place of the base that the family was trained on")
