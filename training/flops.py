@@ -10,8 +10,11 @@ Conventions, those of `torch.utils.flop_counter`, with which the tests compare:
 - Every exit's head counts. That makes a family dearer per token than a dense model of the same trunk, so that it sees
   fewer tokens at the same budget (arXiv 2512.23407, section 3.3, footnote 3). A window's last position has nothing to
   predict in training: heads work on T - 1 of its T tokens.
+- A low-rank branch is trained at its full rank R in every other step and at 1..R, evenly, between (its components are
+  nested: `training.lowrank.nested_rank`); training counts the mean of these.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -134,7 +137,7 @@ def training_flops(shape: FamilyShape, window: int, trained: Trained = "all") ->
     return Flops(
         trunk=trunk * shape.n_layers * _linear(shape),
         attention=trunk * shape.n_layers * _attention(shape, window),
-        branches=3 * sum(_branch(shape, e, window) for e in early),
+        branches=3 * sum(_branch(shape, e, window, _mean_low_rank) for e in early),
         heads=early_heads * len(early) * head + last_head * head,
     )
 
@@ -145,7 +148,7 @@ def inference_flops(shape: FamilyShape, g: int, positions: int) -> Flops:
     return Flops(
         trunk=exit_.layer * _linear(shape),
         attention=exit_.layer * _attention(shape, positions),
-        branches=_branch(shape, exit_, positions),
+        branches=_branch(shape, exit_, positions, _low_rank),
         heads=_head(shape),
     )
 
@@ -169,27 +172,37 @@ def _head(shape: FamilyShape) -> int:
     return 2 * shape.vocab_size * shape.d_model
 
 
-def _branch(shape: FamilyShape, exit_: Exit, positions: int) -> int:
-    """Forward of a branch."""
+def _branch(shape: FamilyShape, exit_: Exit, positions: int, low_rank: Callable[[FamilyShape, int], float]) -> float:
+    """Forward of a branch; `low_rank` says how many weights its maps multiply by at a rank."""
     if exit_.branch == "norm":
         return 0
     if exit_.branch == "block":
         return _linear(shape) + _attention(shape, positions)
-    return 2 * _low_rank(shape, exit_) + _attention(shape, positions)
+    return 2 * low_rank(shape, _rank(exit_)) + _attention(shape, positions)
 
 
 def _branch_parameters(shape: FamilyShape, exit_: Exit) -> int:
     norm = shape.d_model
     if exit_.branch == "norm":
         return norm
-    matrices = sum(i * o for i, o in shape.matrices) if exit_.branch == "block" else _low_rank(shape, exit_)
+    matrices = sum(i * o for i, o in shape.matrices) if exit_.branch == "block" else _low_rank(shape, _rank(exit_))
     return norm + shape.block_vectors + matrices
 
 
-def _low_rank(shape: FamilyShape, exit_: Exit) -> int:
-    """Parameters of a block's linear maps as products of (in, r) and (r, out), r the rank or the map's shorter side."""
+def _low_rank(shape: FamilyShape, rank: int) -> int:
+    """Weights of a block's linear maps as products of (in, r) and (r, out), r the rank or the map's shorter side."""
+    return sum(min(rank, i, o) * (i + o) for i, o in shape.matrices)
+
+
+def _mean_low_rank(shape: FamilyShape, rank: int) -> float:
+    """The same in the mean over the steps of training."""
+    every_rank = sum(_low_rank(shape, r) for r in range(1, rank + 1)) / rank
+    return (_low_rank(shape, rank) + every_rank) / 2
+
+
+def _rank(exit_: Exit) -> int:
     assert exit_.rank is not None
-    return sum(min(exit_.rank, i, o) * (i + o) for i, o in shape.matrices)
+    return exit_.rank
 
 
 def _vectors(decoder: Any, head_dim: int) -> int:

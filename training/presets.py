@@ -88,24 +88,23 @@ PRESETS: Mapping[str, FamilyShape] = {
 """`dense-*` is Table 1, `family-*` Table 2; the base of this project's own family, and that family."""
 
 
-def small_shape(d_model: int, n_layers: int, vocab_size: int, head_dim: int, exits: tuple[Exit, ...]) -> FamilyShape:
+def small_shape(d_model: int, n_layers: int, n_heads: int, vocab_size: int, exits: tuple[Exit, ...]) -> FamilyShape:
     """A small Llama trunk: head and embedding tied, d_ff about 8/3 of d_model, no grouped heads.
 
     Args:
-        d_model: a multiple of `head_dim`.
+        d_model: a multiple of twice `n_heads`.
         n_layers: trunk layers, l_G.
+        n_heads: heads of attention.
         vocab_size: tokens.
-        head_dim: width of a head, even.
         exits: all of them, the last after layer `n_layers`.
     """
-    heads = d_model // head_dim
     return FamilyShape(
         d_model=d_model,
         d_ff=math.ceil(8 * d_model / 3 / SMALL_FF) * SMALL_FF,
         n_layers=n_layers,
-        n_heads=heads,
-        kv_heads=heads,
-        head_dim=head_dim,
+        n_heads=n_heads,
+        kv_heads=n_heads,
+        head_dim=d_model // n_heads,
         vocab_size=vocab_size,
         tied=True,
         block_vectors=2 * d_model,

@@ -33,7 +33,7 @@ def test_the_smollm2_preset_is_the_real_models_shape() -> None:
 
 
 def test_a_small_shape_keeps_the_paper_like_proportions() -> None:
-    shape = small_shape(96, 8, 512, 16, norm_exits(4, 8))
+    shape = small_shape(96, 8, 6, 512, norm_exits(4, 8))
     assert (shape.n_heads, shape.kv_heads, shape.d_ff) == (6, 6, 256)
     assert shape.exits == (Exit(4, "norm"), Exit(8, "norm"))
 

@@ -1,0 +1,77 @@
+"""The runs of a sweep on many machines, through Ray (docs.ray.io); needs the extra `ray`.
+
+The machines share no folder: texts travel once to each of them as token ids, and rows come back to the machine that
+began, which alone writes and holds the claims. So a local `sweep-family run` of the same folder does not interfere.
+"""
+
+import importlib
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from training.sweep.corpus import Corpus
+from training.sweep.errors import SweepError
+from training.sweep.loop import train_run
+from training.sweep.plan import Plan, Run
+from training.sweep.rows import Row, append_row, make_row
+from training.sweep.work import Effort, Place, claim, finished, open_corpus, tell, unfinished
+
+
+def do_runs_on_ray(place: Place, plan: Plan, effort: Effort, address: str) -> None:
+    """Do what is left of a plan on a Ray cluster; returns when all of it is done.
+
+    Args:
+        place: folder and texts, on this machine.
+        plan: what is to be done.
+        effort: threads of a run, its device (`cuda`: one GPU each), and how much is done; `workers` is the cluster's.
+        address: of the cluster's head, as `ray.init` takes it; `local` makes one of this machine.
+
+    Raises:
+        SweepError: Ray is missing or cannot be reached, or the texts are not the plan's.
+    """
+    ray = _ray()
+    corpus = open_corpus(place, plan)
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SweepError(f"--ray {address}: no cluster there ({error}); start one with: ray start --head") from error
+    try:
+        _do_all(ray, place, plan, corpus, effort)
+    finally:
+        ray.shutdown()
+
+
+def _do_all(ray: Any, place: Place, plan: Plan, corpus: Corpus, effort: Effort) -> None:
+    remote = ray.remote(num_cpus=effort.threads, num_gpus=1 if effort.device == "cuda" else 0, max_retries=3)(_one)
+    shared = ray.put((plan, corpus))
+    deadline = None if effort.budget_s is None else time.monotonic() + effort.budget_s
+    with ExitStack() as claims:
+        runs = [r for r in unfinished(plan, place.folder, effort.limit) if claims.enter_context(claim(place.folder, r))]
+        waiting = {remote.remote(shared, run, effort): run for run in runs if not finished(place.folder, run)}
+        while waiting:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            done, _ = ray.wait(list(waiting), num_returns=1, timeout=left)
+            if not done:  # out of time: what has not begun does not begin
+                for reference in waiting:
+                    ray.cancel(reference)
+                return
+            run = waiting.pop(done[0])
+            row: Row = ray.get(done[0])
+            append_row(place.folder, row)
+            tell(plan, run, row)
+
+
+def _one(shared: tuple[Plan, Corpus], run: Run, effort: Effort) -> Row:
+    """One run, on whatever machine this is."""
+    plan, corpus = shared
+    torch.set_num_threads(effort.threads)
+    return make_row(plan, run, train_run(plan, run, corpus, effort.device), effort.device)
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError:
+        raise SweepError("--ray needs the package ray; install it with: pip install 'familial[ray]'") from None
