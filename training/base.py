@@ -158,7 +158,7 @@ def _plain(model: Any) -> None:
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
     """Whatever goes wrong inside is told as a `BaseModelError`."""
-    with _quiet():
+    with quiet():
         try:
             yield
         except BaseModelError:
@@ -172,7 +172,7 @@ def _loading(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep progress bars and notices of transformers and gguf off a pipe; errors still raise."""
     if sys.stderr.isatty():
         yield

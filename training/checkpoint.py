@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from family.files import write_atomic
 from family.spec import Base, FamilySpec, load_spec, save_spec
-from training.base import LoadedBase, hash_weights, load_base_of
+from training.base import LoadedBase, hash_weights, load_base_of, quiet
 from training.errors import BaseModelError, CheckpointError
 from training.lora import lora_tensors, merge_lora
 from training.model import FamilyModel, exporter_view
@@ -82,11 +82,7 @@ def load_trained(folder: Path, base: LoadedBase | None) -> FamilyForCausalLM:
     """
     spec = load_spec(folder / SPEC_NAME)
     if is_whole(folder):
-        try:
-            whole: FamilyForCausalLM = FamilyForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{folder}: not readable ({error}); copy the family folder again") from error
-        return cast(FamilyForCausalLM, whole.train(False))
+        return _read_whole(folder)
     loaded = _with_deltas(folder, _needed(spec, base))
     return _with_branches(folder, spec, loaded.model)
 
@@ -121,6 +117,15 @@ def save_trained(
             _write_tensors(folder / LORA_NAME, lora_tensors(state, "model."))
     save_spec(spec, folder / SPEC_NAME)
     return spec
+
+
+def rewrite_branches(family: FamilyForCausalLM, folder: Path) -> None:
+    """Put other branches of the same shapes into a family folder."""
+    spec = load_spec(folder / SPEC_NAME)
+    if is_whole(folder):
+        _write_whole(family, family.state_dict(), AutoTokenizer.from_pretrained(folder), folder)
+    else:
+        write_branches(family.state_dict(), spec, folder)
 
 
 def write_branches(state: Mapping[str, Tensor], spec: FamilySpec, folder: Path) -> None:
@@ -196,13 +201,23 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write_atomic(path, save(rounded, metadata={"format": "pt"}))
 
 
+def _read_whole(folder: Path) -> FamilyForCausalLM:
+    try:
+        with quiet():
+            family: FamilyForCausalLM = FamilyForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: not readable ({error}); copy the family folder again") from error
+    return cast(FamilyForCausalLM, family.train(False))
+
+
 def _write_whole(family: FamilyForCausalLM, state: Mapping[str, Tensor], tokenizer: Any, folder: Path) -> str:
     """Write a family with its trunk and tokenizer; the hash of the trunk's weights."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as scratch:
         tokenizer.save_pretrained(scratch)
-        family.save_pretrained(scratch, state_dict=dict(state))
-        written = FamilyForCausalLM.from_pretrained(scratch, dtype=torch.float32)
+        with quiet():
+            family.save_pretrained(scratch, state_dict=dict(state))
+        written = _read_whole(Path(scratch))
         for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == CONFIG_NAME):  # it says: whole
             path.chmod(0o644)
             path.replace(folder / path.name)

@@ -59,5 +59,6 @@ class ProgressLines(TrainerCallback):
             self._bar.close()
 
     def _figures(self, g: int, logs: dict[str, float]) -> str:
-        agreement = f" agree {logs[f'{AGREEMENT}{g}']:.1%}" if self._distils else ""
+        name = f"{AGREEMENT}{g}"
+        agreement = f" agree {logs[name]:.1%}" if self._distils and name in logs else ""
         return f"exit {g}: loss {logs[f'{LOSS}{g}']:.3f}{agreement}"

@@ -19,13 +19,13 @@ LIBRARIES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Means since the point before, for every exit."""
+    """Means since the point before."""
 
     tokens: int
     loss: tuple[float, ...]
-    """L_g, nats per position: what the objective says, so 0 for the last exit where nothing but KL is trained."""
+    """L_g of every exit, nats per position; 0 for the last where nothing but KL is trained."""
     agreement: tuple[float, ...]
-    """Share of the positions that carry KL whose top-1 token is the last exit's; 0 where nothing is distilled."""
+    """Of every early exit, the share of the positions that carry KL whose top-1 token is the last exit's; 0 without KL."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from family.errors import SpecError
@@ -18,7 +18,8 @@ from family.files import sha256_file, write_atomic
 from family.spec import FamilySpec
 from family.strict import FieldError, canonical, dumps
 from training.base import LoadedBase
-from training.checkpoint import REPORT_NAME, branch_path, is_whole, load_trained, save_trained
+from training.branches import factorise
+from training.checkpoint import REPORT_NAME, branch_path, is_whole, load_trained, rewrite_branches, save_trained
 from training.data import Ids, Source, Windows, eval_ids, open_windows
 from training.data.sources import fingerprint
 from training.errors import CheckpointError, DataError, RecipeError
@@ -34,6 +35,8 @@ from training.trainer import FamilyTrainer, curve, seconds_spent, training_argum
 POINTS_PER_RUN = 50
 """Points of the loss curve in a run."""
 CHECKPOINTS_PER_RUN = 20
+CALIBRATION_TOKENS = 1 << 14
+"""Of the training text, on which low-rank branches are factorised: ten times the widest input of the default base."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def train(job: Job, base: LoadedBase) -> Report | None:
         return done if _is_first() else None
     torch.set_num_threads(job.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     windows = _windows(job, base)
-    trainer = new_trainer(job, new_family(job.spec, job.recipe, base), windows, run)
+    family = new_family(job.spec, job.recipe, base, calibration(windows))
+    trainer = new_trainer(job, family, windows, run)
     last = last_checkpoint(state, run)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
@@ -91,8 +95,8 @@ def train(job: Job, base: LoadedBase) -> Report | None:
     if not _is_first():
         return None
     try:
-        family = trainer.accelerator.unwrap_model(trainer.model)
         save_trained(family, weights, job.spec, job.recipe.trunk, base.tokenizer, job.out)
+        trained = _in_order(job, base, windows)
         report = Report(
             schema_version=REPORT_VERSION,
             command=job.command,
@@ -101,7 +105,7 @@ def train(job: Job, base: LoadedBase) -> Report | None:
             tokens_seen=trainer.state.global_step * trainer.step_tokens,
             seconds=round(seconds_spent(trainer.state), 1),
             train=tuple(windows.uses()),
-            held_out=_scores(load_trained(job.out, base), held_out, job.recipe.window, trainer.args.device),
+            held_out=_scores(trained, held_out, job.recipe.window, trainer.args.device),
             curve=curve(trainer.state, job.spec.granularity),
             libraries=library_versions(),
             run=run,
@@ -173,16 +177,15 @@ def finished(job: Job, run: str) -> Report | None:
     return None
 
 
-def new_family(spec: FamilySpec, recipe: Recipe, base: LoadedBase) -> FamilyForCausalLM:
+def new_family(spec: FamilySpec, recipe: Recipe, base: LoadedBase, text: Iterable[Tensor] = ()) -> FamilyForCausalLM:
     """The family before its first step, with gradients for what the recipe trains.
 
     A base whose trunk is trained as a whole is changed by that; otherwise it is copied, with matrices that stay as they
-    are in the precision of their products.
+    are in the precision of their products. Low-rank branches are factorised on `text`, windows of token ids (1, T).
     """
     torch.manual_seed(recipe.seed)
-    family = FamilyForCausalLM.from_base(
-        spec.exits, base.model if recipe.trunk == "full" else copy.deepcopy(base.model)
-    )
+    model = base.model if recipe.trunk == "full" else copy.deepcopy(base.model)
+    family = FamilyForCausalLM.from_base(spec.exits, model, text)
     family.requires_grad_(recipe.trunk == "full")
     if recipe.lora_rank is not None:
         from training.lora import add_lora
@@ -219,6 +222,23 @@ def new_trainer(job: Job, family: FamilyForCausalLM, windows: Windows, run: str)
 
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(job.log_dir))))  # type: ignore[no-untyped-call]
     return trainer
+
+
+def calibration(windows: Windows) -> Iterator[Tensor]:
+    """The first windows (1, T) of a run."""
+    for k in range(min(len(windows), -(-CALIBRATION_TOKENS // windows.window))):
+        yield torch.from_numpy(windows[k]["input_ids"]).unsqueeze(0)
+
+
+def _in_order(job: Job, base: LoadedBase, windows: Windows) -> FamilyForCausalLM:
+    """The family as saved, the components of its low-rank branches first put in the order of importance again."""
+    ranks = {g: exit_.rank for g, exit_ in enumerate(job.spec.exits, start=1) if exit_.rank is not None}
+    if ranks:
+        mixed = load_trained(job.out, base)
+        moments = mixed.moments(calibration(windows))
+        ordered = mixed.with_branches({g: factorise(mixed.branch(g), moments[g], rank) for g, rank in ranks.items()})
+        rewrite_branches(ordered, job.out)
+    return load_trained(job.out, base)
 
 
 def _windows(job: Job, base: LoadedBase) -> Windows:

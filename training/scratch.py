@@ -33,4 +33,4 @@ def random_base(preset: str, tokenizer: str | None, seed: int) -> LoadedBase:
         torch.manual_seed(seed)
         config = family_config(shape, bos_token_id=loaded.bos_token_id, eos_token_id=loaded.eos_token_id).decoder
         model = LlamaForCausalLM(config)
-    return LoadedBase(model=model.eval(), tokenizer=loaded, id=preset, weights_sha256=hash_weights(model))
+    return LoadedBase(model=model.train(False), tokenizer=loaded, id=preset, weights_sha256=hash_weights(model))

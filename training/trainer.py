@@ -135,7 +135,7 @@ class FamilyTrainer(Trainer):
         return (output.loss, output) if return_outputs else output.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add every exit's loss and agreement since the log before, tokens, and seconds over all starts of the run."""
+        """Add the exits' losses and agreement since the log before, tokens, and seconds over all starts of the run."""
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise TrainingError(
@@ -145,7 +145,7 @@ class FamilyTrainer(Trainer):
             self._exit_sums, self._forwards = torch.zeros(2, self.granularity), 0
             now = time.monotonic()
             logs |= {f"{LOSS}{g}": value for g, value in enumerate(losses, 1)}
-            logs |= {f"{AGREEMENT}{g}": value for g, value in enumerate(agreement, 1)}
+            logs |= {f"{AGREEMENT}{g}": value for g, value in enumerate(agreement[:-1], 1)}
             logs[TOKENS] = self.state.global_step * self.step_tokens
             logs[SECONDS] = seconds_spent(self.state) + now - (self._last_log or now)
             self._last_log = now
@@ -188,7 +188,7 @@ def curve(state: TrainerState, granularity: int) -> tuple[CurvePoint, ...]:
         CurvePoint(
             tokens=int(entry[TOKENS]),
             loss=tuple(round(entry[f"{LOSS}{g}"], 4) for g in exits),
-            agreement=tuple(round(entry[f"{AGREEMENT}{g}"], 4) for g in exits),
+            agreement=tuple(round(entry[f"{AGREEMENT}{g}"], 4) for g in exits[:-1]),
         )
         for entry in state.log_history
         if TOKENS in entry

@@ -1,14 +1,35 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from family.spec import Base, load_spec, save_spec
+from family.spec import Base, Exit, load_spec, save_spec
 from tests.tiny import TEXT
 from training import cli
+from training.base import load_base
+from training.checkpoint import load_trained
+from training.data import Source, open_windows
+from training.lowrank import LowRankLinear
 from training.model import FamilyModel
+from training.presets import PRESETS
+from training.run import calibration
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAMILIAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> str:
+    (tmp_path / "text.txt").write_text(TEXT)
+    return (
+        f"--text {tmp_path}/text.txt --eval {tmp_path}/text.txt --out {tmp_path}/out "
+        "--tokens 512 --batch 2 --window 32 --threads 1 --eval-tokens 100 --json"
+    )
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -32,6 +53,14 @@ def test_help_loads_nothing_heavy() -> None:
             "its one exit is the base itself, so there is nothing to train; give an early exit",
         ),
         ("--layers 2,4,6 --base {base} --window 257", "--window 257: more than the family's context of 256 tokens"),
+        ("--layers 2,4,6 --base {base} --trunk lora", "--lora-rank: goes with --trunk lora"),
+        ("--layers 2,4,6 --base {base} --weights 1,2", "objective: weights: expected one per exit, 3; got 2"),
+        ("--layers 2,4,6 --base {base} --branch lowrank", "--layers: exits[0].rank: expected 1..64"),
+        (
+            "--layers 2,4,6 --base {base} --branch norm --rank 3",
+            "--layers: exits[0].rank: only a lowrank branch",
+        ),
+        ("--preset family-9b --base {base}", "--preset family-9b: expected one of dense-1b"),
         ("--layers 2,4,6 --base ./nowhere", "./nowhere: no such folder"),
         ("--layers 2,4,6 --base {base}", "t.txt: no such file"),
     ],
@@ -49,16 +78,59 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 
 
 def test_a_spec_file_is_trained_and_reported_as_json(
-    family: FamilyModel, tiny_base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: FamilyModel, tiny_base_dir: Path, tmp_path: Path, files: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_spec(family.spec.with_base(Base("another", "0" * 64)), tmp_path / "wanted.json")
-    (tmp_path / "text.txt").write_text(TEXT)
-    files = f"--spec {tmp_path}/wanted.json --text {tmp_path}/text.txt --eval {tmp_path}/text.txt --out {tmp_path}/out"
-    recipe = "--tokens 256 --batch 2 --window 32 --threads 1 --eval-tokens 100 --json"
-    cli.main(f"--base {tiny_base_dir} {files} {recipe}".split())
+    cli.main(f"--base {tiny_base_dir} --spec {tmp_path}/wanted.json {files}".split())
     report = json.loads(capsys.readouterr().out)
-    assert report["tokens_seen"] == 256 and report["command"].startswith("train-family --base")
+    assert report["tokens_seen"] == 512 and report["command"].startswith("train-family --base")
+    assert (report["recipe"]["trunk"], report["recipe"]["objective"]) == ("frozen", "kl")
     assert load_spec(tmp_path / "out" / "spec.json") == family.spec  # with the base that it was trained on
+
+
+def test_a_preset_is_trained_from_random_weights_with_the_bases_tokenizer(
+    tiny_base_dir: Path, tmp_path: Path, files: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = replace(
+        PRESETS["smollm2-135m"],
+        d_model=64,
+        d_ff=160,
+        n_layers=3,
+        n_heads=4,
+        kv_heads=2,
+        head_dim=16,
+        vocab_size=600,
+        exits=(Exit(1, "norm"), Exit(3, "norm")),
+    )
+    monkeypatch.setitem(PRESETS, "small", shape)  # type: ignore[arg-type]
+    cli.main(f"--preset small --base {tiny_base_dir} {files}".split())
+    report = json.loads(capsys.readouterr().out)
+    assert (report["start"]["id"], report["recipe"]["trunk"], report["recipe"]["objective"]) == ("small", "full", "ce")
+    spec = load_spec(tmp_path / "out" / "spec.json")
+    assert (spec.n_layers, spec.vocab_size, spec.base.id) == (3, 600, "out")
+    assert spec.exits == (Exit(1, "norm"), Exit(3, "norm"))
+    assert report["curve"][-1]["loss"][0] < report["curve"][0]["loss"][0]
+    monkeypatch.setitem(PRESETS, "small", replace(shape, vocab_size=100))  # type: ignore[arg-type]
+    with pytest.raises(SystemExit):
+        cli.main(f"--preset small --base {tiny_base_dir} {files}".split())
+    assert "vocabulary of 100 is smaller than the tokenizer's 512" in capsys.readouterr().err
+
+
+def test_low_rank_branches_are_saved_with_their_components_in_order(
+    tiny_base_dir: Path, tmp_path: Path, files: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(f"--layers 2,6 --branch lowrank --rank 16 --lr 1e-2 --base {tiny_base_dir} {files}".split())
+    assert load_spec(tmp_path / "out" / "spec.json").exits[0] == Exit(2, "lowrank", 16)
+    base = load_base(str(tiny_base_dir))
+    family = load_trained(tmp_path / "out", base)
+    source, cache = Source(f"{tmp_path}/text.txt"), tmp_path / "cache" / "tokens"
+    windows = open_windows([source], base.tokenizer, cache, vocab_size=512, window=32, length=16, seed=0)
+    moments = family.moments(calibration(windows))[1]
+    maps = {name: m for name, m in family.branch(1).block.named_modules() if isinstance(m, LowRankLinear)}
+    assert len(maps) == 7
+    for name, map_ in maps.items():
+        outputs = map_.u.square().sum(0) * ((map_.v @ moments[name].float()) * map_.v).sum(1)
+        assert (outputs[1:] < 1.02 * outputs[:-1]).all()  # the file's bfloat16 aside
 
 
 @pytest.mark.parametrize(
@@ -68,6 +140,7 @@ def test_a_spec_file_is_trained_and_reported_as_json(
         "--layers a,b",
         "--layers 2,6 --spec x.json",
         *(f"--layers 2,4,6 {wrong}" for wrong in ("--tokens -5", "--seed -1", "--lr nan", "--lr 0", "--lr -1e-3")),
+        *(f"--layers 2,6 {wrong}" for wrong in ("--weights a,b", "--warmup 2", "--objective mse", "--trunk half")),
     ],
 )
 def test_malformed_options_are_refused_by_the_parser(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
