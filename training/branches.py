@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from family.errors import SpecError
 from family.spec import Exit
+from training.config import FULL, SLIDING, attention_types
 from training.lowrank import cut_maps, factorise_maps, merge_maps, split_maps
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 @dataclass(frozen=True)
@@ -65,14 +63,6 @@ def make_context(decoder: Any, embedded: Tensor, attention_mask: Tensor | None) 
         kind: make[kind](config, embedded, attention_mask, None, position_ids=positions) for kind in set(layer_types)
     }
     return Context(positions, decoder.rotary_emb(embedded, position_ids=positions), masks, layer_types)
-
-
-def attention_types(config: PretrainedConfig) -> tuple[str, ...]:
-    """Type of attention of each layer of a Llama, Qwen2, Qwen3 or Mistral decoder."""
-    if config.model_type.startswith("qwen"):
-        return tuple(config.layer_types)
-    sliding = config.model_type == "mistral" and config.sliding_window is not None
-    return (SLIDING if sliding else FULL,) * int(config.num_hidden_layers)
 
 
 class Branch(nn.Module):

@@ -17,6 +17,8 @@ from training.objective import check_weights
 
 DECODERS = ("llama", "qwen2", "qwen3", "mistral")
 """Model types whose decoder can be a trunk."""
+ATTENTION_TYPES = (FULL, SLIDING) = ("full_attention", "sliding_attention")
+"""Types of attention that a layer of a trunk may have."""
 
 
 @strict
@@ -50,6 +52,9 @@ class FamilyConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
             raise SpecError(
                 f"decoder: a {decoder.model_type!r} model cannot be a trunk; expected one of {', '.join(DECODERS)}"
             )
+        unknown = set(attention_types(decoder)) - set(ATTENTION_TYPES)
+        if unknown:
+            raise SpecError(f"decoder.layer_types: expected {' or '.join(ATTENTION_TYPES)}, got {', '.join(unknown)}")
         self.tie_word_embeddings = decoder.tie_word_embeddings
         given = self.exits or [Exit(decoder.num_hidden_layers, "norm")]
         try:
@@ -68,6 +73,14 @@ class FamilyConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     def exit(self, g: int) -> Exit:
         """Exit g, counted from 1."""
         return from_json(Exit, self.exits[g - 1])
+
+
+def attention_types(decoder: Any) -> tuple[str, ...]:
+    """Type of attention of each layer, as the model of that decoder config decides it."""
+    if decoder.model_type.startswith("qwen"):
+        return tuple(decoder.layer_types)
+    sliding = decoder.model_type == "mistral" and decoder.sliding_window is not None
+    return (SLIDING if sliding else FULL,) * int(decoder.num_hidden_layers)
 
 
 def _weights(weights: Sequence[float] | None, granularity: int) -> list[float] | None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from training.rowloss import Teacher, row_loss, wide
 
-MATMUL_LOGITS = {"cpu": 512 * 49152, "cuda": 4096 * 49152}
-"""Logits per product with the head, of all exits together, by type of device: enough rows to amortise reading it."""
-CACHED_LOGITS = {"cpu": 8 * 49152, "cuda": 4096 * 49152}
+MATMUL_ROWS = {"cpu": 512, "cuda": 4096}
+"""Rows per product with the head, of all exits together, by type of device: enough to amortise reading it."""
+CACHED_LOGITS = {"cpu": 8 * 49152, "cuda": 1024 * 49152}
 """Logits of one exit per pass of the softmax and its gradient: on a CPU they stay in a core's cache."""
 
 
@@ -80,12 +80,12 @@ class ChunkedHead:
         moving = [g for g, t in enumerate(terms) if t.counts and (t.trains or self.grad is not None)]
         used = list(dict.fromkeys([*moving, *(g for g, t in enumerate(terms) if t.counts), *_teachers(terms)]))
         unit = max((terms[g].size for g in moving), default=0.0) or 1.0  # a gradient's unit is near 1 in any precision
-        n_rows = max(1, MATMUL_LOGITS[self.weight.device.type] // (len(self.weight) * max(1, len(used))))
+        n_rows = max(1, MATMUL_ROWS[self.weight.device.type] // max(1, len(used)))
         for start in range(0, len(labels) if used else 0, n_rows):
             part = slice(start, start + n_rows)
             stack = torch.cat([rows[g][part] for g in used]).to(self.weight.dtype)
             logits = torch.mm(stack, self.weight.T, out=self._buffer(len(stack)))
-            by_exit = dict(zip(used, logits.split(len(labels[part])), strict=True))
+            by_exit = dict(zip(used, torch.split(logits, len(labels[part])), strict=True))
             factors = {g: terms[g].weight / unit for g in moving}
             _to_gradients(by_exit, labels[part], terms, factors, self._temperature, sums)
             if not moving:
@@ -93,7 +93,7 @@ class ChunkedHead:
             moved = len(moving) * len(labels[part])
             self._add(logits[:moved].T, stack[:moved], unit)
             back = logits[:moved] @ self.weight
-            for g, grad in zip(moving, back.split(len(labels[part])), strict=True):
+            for g, grad in zip(moving, torch.split(back, len(labels[part])), strict=True):
                 wanted = grads[g]
                 if wanted is not None:
                     torch.mul(grad, unit, out=wanted[part])

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import chain, report
 
 
-@pytest.mark.parametrize("name", ["chain", "exits"])
+@pytest.mark.parametrize("name", ["chain", "exits", "training"])
 def test_every_benchmark_explains_itself(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--help"], capture_output=True, text=True, timeout=60, check=False

@@ -24,7 +24,7 @@ SPEC = FamilySpec(
     head_dim=16,
     vocab_size=512,
     context=256,
-    exits=(Exit(2, "block"), Exit(4, "norm"), Exit(6, "norm")),
+    exits=(Exit(2, "block"), Exit(4, "lowrank", 8), Exit(6, "norm")),
 )
 
 
@@ -40,7 +40,7 @@ def test_segments_lie_between_the_exits() -> None:
         (3, 4, 6, 2),
     ]
     assert SPEC.granularity == 3
-    assert SPEC.exit(2) == Exit(4, "norm")
+    assert SPEC.exit(2) == Exit(4, "lowrank", 8)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,9 @@ def test_segments_lie_between_the_exits() -> None:
         ({"exits": (Exit(0, "block"), Exit(6, "norm"))}, "exits"),
         ({"exits": (Exit(2, "tree"), Exit(6, "norm"))}, "exits[0].branch"),
         ({"exits": (Exit(2, "block"), Exit(6, "block"))}, "exits[1].branch"),
+        ({"exits": (Exit(2, "lowrank"), Exit(6, "norm"))}, "exits[0].rank"),
+        ({"exits": (Exit(2, "lowrank", 65), Exit(6, "norm"))}, "exits[0].rank"),
+        ({"exits": (Exit(2, "block", 8), Exit(6, "norm"))}, "exits[0].rank"),
     ],
 )
 def test_a_spec_that_contradicts_itself_is_refused(change: dict[str, Any], field: str) -> None:
@@ -75,7 +78,8 @@ def test_a_spec_that_contradicts_itself_is_refused(change: dict[str, Any], field
         (("exits",), {}, "exits: expected a list, got an object"),
         (("exits", 1, "layer"), "4", 'exits[1].layer: expected an integer, got a string ("4")'),
         (("layers",), 6, "layers: unknown field"),
-        (("schema_version",), 99, "schema_version: this release reads version"),
+        (("schema_version",), 99, "schema_version: this release reads version 2, the file is of 99"),
+        (("schema_version",), 1, "schema_version: this release reads version 2, the file is of 1"),
     ],
 )
 def test_a_wrong_value_is_named(path: tuple[Any, ...], value: object, told: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ IDS = random_ids()
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks that divide neither the positions nor each other, and more than one group of windows."""
-    monkeypatch.setitem(headloss.MATMUL_LOGITS, "cpu", 7 * VOCAB)
+    monkeypatch.setitem(headloss.MATMUL_ROWS, "cpu", 28)
     monkeypatch.setitem(headloss.CACHED_LOGITS, "cpu", 3 * VOCAB)
     monkeypatch.setitem(loss.GROUP_TOKENS, "cpu", 2 * IDS.shape[1])
 
