@@ -79,8 +79,7 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     from exporter.calibrate import Calibration, check_calibrates
     from family.manifest import default_tiers
     from family.spec import load_spec
-    from training.base import load_base_of
-    from training.checkpoint import SPEC_NAME, load_family
+    from training.checkpoint import SPEC_NAME, open_family
 
     check_target(arguments.out)
     spec = load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
@@ -92,10 +91,15 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     held = Held(arguments.eval, arguments.eval_tokens) if arguments.eval else None
     try:
         say("loading the base")
-        base = load_base_of(spec, arguments.base)
-        family = load_family(arguments.family, base)
+        family = open_family(arguments.family, arguments.base)
         return export(
-            family, base.tokenizer, arguments.out, arguments.precision, held=held, calibration=calibration, say=say
+            family,
+            family.base.tokenizer,
+            arguments.out,
+            arguments.precision,
+            held=held,
+            calibration=calibration,
+            say=say,
         )
     finally:
         say("")

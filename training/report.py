@@ -25,7 +25,7 @@ class CurvePoint:
     loss: tuple[float, ...]
     """L_g of every exit, nats per position; 0 for the last where nothing but KL is trained."""
     agreement: tuple[float, ...]
-    """Of every early exit, the share of the positions that carry KL whose top-1 token is the last exit's; 0 without KL."""
+    """Of every early exit: share of the positions with KL whose top-1 token is the last exit's; 0 without KL."""
 
 
 @dataclass(frozen=True)
