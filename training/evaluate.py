@@ -122,7 +122,8 @@ def position_marks(
 
 def mark(logits: Logits, targets: NDArray[np.int64]) -> Marks:
     """Marks of rows of logits (N, vocab_size) and the targets (N,) they should have predicted."""
-    nats, top, confidence = (np.empty(len(targets), dtype) for dtype in (np.float64, np.int64, np.float64))
+    nats, confidence = np.empty(len(targets)), np.empty(len(targets))
+    top = np.empty(len(targets), np.int64)
     for start in range(0, len(targets), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         rows, wanted = logits[part], targets[part]
