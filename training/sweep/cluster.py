@@ -5,6 +5,7 @@ began, which alone writes and holds the claims. So a local `sweep-family run` of
 """
 
 import importlib
+import os
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -71,6 +72,7 @@ def _one(shared: tuple[Plan, Corpus], run: Run, effort: Effort) -> Row:
 
 
 def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it otherwise sends facts on clusters home
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError:
