@@ -30,6 +30,8 @@ def save_branch(family: FamilyModel, g: int, tokenizer: Any, folder: Path) -> Pa
     branch: Any = family.branches[str(g)]
     config = copy.deepcopy(base.config)
     config.num_hidden_layers, config.vocab_size = 1, PLACEHOLDER_VOCAB
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[family.spec.exit(g).layer]]
     config.bos_token_id = config.eos_token_id = config.pad_token_id = None
     with torch.device("meta"):
         model: Any = type(base)(config)

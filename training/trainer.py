@@ -51,7 +51,7 @@ def training_arguments(
         schedule, options = "warmup_stable_decay", {"num_decay_steps": decay, "min_lr_ratio": FINAL_LR_SHARE}
     else:
         schedule, options = "cosine_with_min_lr", {"min_lr_rate": FINAL_LR_SHARE}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
         per_device_train_batch_size=windows_at_once,
@@ -79,6 +79,8 @@ def training_arguments(
         disable_tqdm=True,
         log_level="error",
     )
+    arguments._n_gpu = 1  # a process has one device; for several, the user starts several processes
+    return arguments
 
 
 class _LastPoint(TrainerCallback):
@@ -161,9 +163,10 @@ class FamilyTrainer(Trainer):
                 mark_whole(folder, step, self.run)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors hide a full disk in their own
             shutil.rmtree(checkpoint_path(folder, step), ignore_errors=True)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
-                f"{folder}: the checkpoint of step {step} cannot be saved ({str(error).splitlines()[0]}); make room "
-                "and give the same command again: it goes on from the last whole checkpoint, if there was one"
+                f"{folder}: the checkpoint of step {step} cannot be saved ({reason}); make room and give the same "
+                "command again: it goes on from the last whole checkpoint, if there was one"
             ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

@@ -23,7 +23,7 @@ from training.cli import main
 from training.data import Source
 from training.errors import CheckpointError, DataError, RecipeError, TrainingError
 from training.model import FamilyModel
-from training.recipe import Recipe, WeightPoint
+from training.recipe import OBJECTIVES, Recipe, WeightPoint
 from training.report import CurvePoint, Report, load_report
 from training.run import Job, new_family, train
 from training.state import NOTE_NAME, STATE_NAME, mark_whole
@@ -158,16 +158,30 @@ def test_a_killed_run_goes_on_with_the_same_losses(tiny_base_dir: Path, text: Pa
     assert files(outs["whole"]) == files(outs["killed"])
 
 
-def test_two_processes_give_the_losses_of_one(tiny_base_dir: Path, text: Path, job: Job, tiny: LoadedBase) -> None:
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+"""What `accelerate launch --use_fsdp` puts into the environment."""
+
+
+@pytest.mark.parametrize(("trunk", "settings"), [("frozen", {}), ("full", FSDP)], ids=["DDP", "FSDP"])
+def test_two_processes_give_the_losses_of_one(
+    trunk: str, settings: dict[str, str], tiny_base_dir: Path, text: Path, job: Job
+) -> None:
     """Within 2e-4 nats of about 3: only the order in which gradients are added up differs."""
     python, *two = command(tiny_base_dir, text, job.out.with_name("two"))
     torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([*torchrun, *two], check=True, capture_output=True, env=environment)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **settings}
+    subprocess.run([*torchrun, *two, "--trunk", trunk], check=True, capture_output=True, env=environment)
     shared = load_report(job.out.with_name("two") / "report.json")
-    recipe = replace(RECIPE, tokens=6000)
-    alone = done(replace(job, recipe=recipe, save_every=2), tiny)
-    parts = done(replace(job, recipe=recipe, save_every=2, accumulate=2, out=job.out.with_name("parts")), tiny)
+    recipe = replace(RECIPE, tokens=6000, trunk=trunk, objective=OBJECTIVES[trunk])
+    same = replace(job, recipe=recipe, save_every=2)
+    alone = done(same, load_base(str(tiny_base_dir)))
+    parts = done(replace(same, accumulate=2, out=job.out.with_name("parts")), load_base(str(tiny_base_dir)))
     assert shared is not None and close(shared.curve, alone.curve) and close(parts.curve, alone.curve)
 
 
