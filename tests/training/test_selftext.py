@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.base import LoadedBase, load_base
-from training.data import Document
+from training.data import Document, encode, read_documents
 from training.errors import DataError
 from training.selftext import (
     CHAT,
@@ -63,6 +63,12 @@ def test_a_file_has_chats_and_continued_texts_with_what_was_given(base: LoadedBa
         else:
             assert PROMPT_TOKENS[0] <= len(given) <= PROMPT_TOKENS[1]
         assert 0 < len(sample.ids) - sample.prompt <= RECIPE.most
+
+
+def test_what_was_written_is_training_text_id_by_id(base: LoadedBase, tmp_path: Path) -> None:
+    write(base, tmp_path / "own.jsonl")
+    read = encode(read_documents(tmp_path / "own.jsonl", base.tokenizer), base.tokenizer)
+    assert [tuple(ids.tolist()) for ids in read] == [s.ids for s in read_samples(tmp_path / "own.jsonl")]
 
 
 def test_a_run_that_was_cut_goes_on_to_the_same_file(base: LoadedBase, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """One run of a sweep: a family trained from scratch on its D tokens, then measured on held-out text.
 
-A loop of its own and not `transformers.Trainer`: models this small take a few milliseconds a step, and a sweep needs
-none of what the Trainer brings. The losses are `FamilyForCausalLM`'s, equal weights (eq. 3 of arXiv 2512.23407).
+A loop of its own beside `FamilyTrainer`, of which a sweep needs nothing: no checkpoints (a run is short, and is done
+again if it was killed), no processes, no folder. So a run is a function of its plan, which any worker anywhere can
+call. It is not there for speed: on a CPU the Trainer takes as long per step. The losses are `FamilyForCausalLM`'s, with
+equal weights (eq. 3 of arXiv 2512.23407).
 """
 
 import math
