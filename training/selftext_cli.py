@@ -73,7 +73,7 @@ def _sample(options: argparse.Namespace) -> None:
     sources = [parse_source(argument) for argument in options.prompts]
     base = load_base(options.base)
     prompts = [
-        prompts_of(list(read_documents(source.path, base.tokenizer)), base.tokenizer, source.path.name, source.weight)
+        prompts_of(read_documents(source.path, base.tokenizer), base.tokenizer, source.path.name, source.weight)
         for source in sources
     ]
     identity = " ".join([base.weights_sha256, *(sha256_file(source.path) for source in sources)])
