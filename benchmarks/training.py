@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from training.modeling import FamilyForCausalLM
 
 BRANCHES = ("norm", "block")
-WARM_UP = 2
-"""Steps before anything is counted: AdamW has its moments then, and the allocator its pages."""
+WARM_UP = 1
+"""Steps before anything is counted; AdamW has its moments then."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Size:
     vocab_size: int = 8192
     windows: int = 8
     window: int = 512
-    rounds: int = 9
+    rounds: int = 5
 
 
 def measure(size: Size = Size()) -> dict[str, Any]:
