@@ -168,6 +168,7 @@ FSDP = {
 """What `accelerate launch --use_fsdp` puts into the environment."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trunk", "settings"), [("frozen", {}), ("full", FSDP)], ids=["DDP", "FSDP"])
 def test_two_processes_give_the_losses_of_one(
     trunk: str, settings: dict[str, str], tiny_base_dir: Path, text: Path, job: Job
@@ -176,7 +177,7 @@ def test_two_processes_give_the_losses_of_one(
     python, *two = command(tiny_base_dir, text, job.out.with_name("two"))
     torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **settings}
-    subprocess.run([*torchrun, *two, "--trunk", trunk], check=True, capture_output=True, env=environment)
+    subprocess.run([*torchrun, *two, "--trunk", trunk], check=True, capture_output=True, env=environment, timeout=300)
     shared = load_report(job.out.with_name("two") / "report.json")
     recipe = replace(RECIPE, tokens=6000, trunk=trunk, objective=OBJECTIVES[trunk])
     same = replace(job, recipe=recipe, save_every=2)
