@@ -71,10 +71,7 @@ def measure(size: Size = Size()) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The ratios as a Markdown table."""
-    lines = [
-        "| branches, G = 4 over G = 1 | memory | resident | time | FLOPs | time / FLOPs |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| branches, G = 4 over G = 1 | memory | time | FLOPs | time / FLOPs |", "|---|---|---|---|---|"]
     for kind, of in result["g4_over_g1"].items():
         overhead = of["time"] / of["flops"]
         lines.append(f"| {kind} | {of['memory']:.3f} | {of['time']:.3f} | {of['flops']:.3f} | {overhead:.3f} |")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.rowloss import Teacher, row_loss, wide
+from training.rowloss import Teacher, limit, row_loss, wide
 
-MATMUL_ROWS = {"cpu": 512, "cuda": 4096}
+MATMUL_ROWS = {"cpu": 512, "accelerator": 4096}
 """Rows per product with the head, of all exits together, by type of device: enough to amortise reading it."""
-CACHED_LOGITS = {"cpu": 8 * 49152, "cuda": 1024 * 49152}
+CACHED_LOGITS = {"cpu": 8 * 49152, "accelerator": 1024 * 49152}
 """Logits of one exit per pass of the softmax and its gradient: on a CPU they stay in a core's cache."""
 
 
@@ -80,7 +80,7 @@ class ChunkedHead:
         moving = [g for g, t in enumerate(terms) if t.counts and (t.trains or self.grad is not None)]
         used = list(dict.fromkeys([*moving, *(g for g, t in enumerate(terms) if t.counts), *_teachers(terms)]))
         unit = max((terms[g].size for g in moving), default=0.0) or 1.0  # a gradient's unit is near 1 in any precision
-        n_rows = max(1, MATMUL_ROWS[self.weight.device.type] // max(1, len(used)))
+        n_rows = max(1, limit(MATMUL_ROWS, self.weight) // max(1, len(used)))
         for start in range(0, len(labels) if used else 0, n_rows):
             part = slice(start, start + n_rows)
             stack = torch.cat([rows[g][part] for g in used]).to(self.weight.dtype)
@@ -128,7 +128,7 @@ def _to_gradients(
 ) -> None:
     """Turn the logits (N, V) of the exits in `factors` into gradients times that, in place; note all exits' losses."""
     size = next(iter(logits.values())).shape[1]
-    step = max(1, CACHED_LOGITS[labels.device.type] // size)
+    step = max(1, limit(CACHED_LOGITS, labels) // size)
     for at in range(0, len(labels), step):
         few = slice(at, at + step)
         teacher = None

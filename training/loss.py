@@ -18,13 +18,14 @@ from torch.distributed.fsdp import FSDPModule
 
 from training.branches import Context
 from training.headloss import ChunkedHead, Term
+from training.rowloss import limit
 
 if TYPE_CHECKING:
     from training.modeling import FamilyForCausalLM
 
 IGNORED = -100
 """Label of a position that has nothing to predict."""
-GROUP_TOKENS = {"cpu": 512, "cuda": 8192}
+GROUP_TOKENS = {"cpu": 512, "accelerator": 8192}
 """Tokens whose branches run at a time, by type of device; at least one window."""
 
 
@@ -90,7 +91,7 @@ def _distilled(family: "FamilyForCausalLM", targets: Tensor) -> Tensor:
 def _groups(labels: Tensor) -> Iterator[slice]:
     """Slices of the batch that are worked on at a time."""
     windows, length = labels.shape
-    step = max(1, GROUP_TOKENS[labels.device.type] // length)
+    step = max(1, limit(GROUP_TOKENS, labels) // length)
     for start in range(0, windows, step):
         yield slice(start, start + step)
 

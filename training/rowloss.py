@@ -5,6 +5,7 @@ For student logits s, teacher logits t and L = a CE + b τ² KL(softmax(t/τ) ||
     dL/ds = a (softmax(s) - onehot) + b τ (softmax(s/τ) - softmax(t/τ)).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,11 @@ from torch import Tensor
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The precision that sums are made in: float32, or float64 for itself."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def limit(limits: Mapping[str, int], tensor: Tensor) -> int:
+    """The entry of `limits` for a tensor's device, `cpu` or `accelerator`."""
+    return limits["cpu" if tensor.device.type == "cpu" else "accelerator"]
 
 
 @dataclass(frozen=True)

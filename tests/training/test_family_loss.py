@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from family.strict import FieldError
 from tests.training.shapes import VOCAB, decoders, random_family, random_ids
@@ -155,6 +156,24 @@ def test_going_backward_twice_is_an_error_that_says_why() -> None:
     found.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="its gradients are given away"):
         found.backward()
+
+
+@pytest.mark.parametrize("kind", ["ce", "kl", "ce+kl"])
+def test_no_more_logits_exist_than_a_chunk_of_them(kind: str) -> None:
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and out.shape[-1:] == (VOCAB,) and out.ndim == 2:
+                self.size = max(self.size, len(out))
+            return out
+
+    family = a_family()
+    family.objective = Objective(kind)
+    with Largest() as largest:
+        family(IDS, labels=LABELS).loss.backward()
+    assert 0 < largest.size <= 32  # chunks of 28 rows; the head transposed has 32, all exits of the batch 192
 
 
 def test_a_scaled_loss_has_scaled_gradients() -> None:
