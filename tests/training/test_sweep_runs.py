@@ -131,6 +131,16 @@ def test_a_run_is_a_pure_function_of_its_plan_and_a_family_sees_its_dense_partne
     assert all((longer[k]["input_ids"] == shorter[k]["input_ids"]).all() for k in range(100))
 
 
+def test_branches_of_other_kinds_are_swept_too(folder: Path) -> None:
+    grids = (Grid((BUDGET,), (SMALL,), (2,), branch="block"), Grid((BUDGET,), (SMALL,), (2,), branch="lowrank", rank=4))
+    (folder / "design.json").write_text(dumps(design(*grids)))
+    cli.main(["plan", str(folder)])
+    one_worker(folder, load_plan(folder))
+    rows = sorted(rows_of(folder), key=lambda row: row["parameters"])
+    assert [(row["branch"], row.get("rank")) for row in rows] == [("norm", None), ("lowrank", 4), ("block", None)]
+    assert all(len(row["exit_losses"]) == row["granularity"] for row in rows)
+
+
 def test_a_rate_that_is_far_too_high_ends_as_a_diverged_row(folder: Path) -> None:
     (folder / "design.json").write_text(dumps(design(Grid((BUDGET,), (SMALL,), (1,)), rate=RateRule(1, 1e30, 0))))
     cli.main(["plan", str(folder)])

@@ -1,7 +1,7 @@
 """Pictures of a sweep: IsoFLOP profiles by granularity, and the loss of each exit by its depth."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from training.sweep.plan import DENSE
 from training.sweep.rows import Row
 
 PROFILES_NAME, EXITS_NAME = "profiles.png", "exits.png"
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", int, float, str)
 
 
 def plot_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -47,29 +47,32 @@ def _profiles(figure: Any, rows: Sequence[Row]) -> None:
         panel.set(xscale="log", xlabel="N, parameters", title=f"G = {granularity}")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("mean loss over exits, nats per token")
-    panels[-1].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
 
 
 def _exits(figure: Any, rows: Sequence[Row]) -> None:
     """Loss of each exit against its depth, a panel for each budget, at the width with the most kinds of runs."""
     by_budget = _groups(rows, lambda row: row.budget_flops)
+    colours = {kind: f"C{i}" for i, kind in enumerate(_groups(rows, _kind))}
     panels = figure.subplots(1, len(by_budget), sharey=True, squeeze=False)[0]
+    shown = {}
     for panel, (budget, group) in zip(panels, by_budget.items(), strict=True):
         widths = _groups(group, lambda row: row.d_model)
         width, chosen = max(widths.items(), key=lambda item: len({_kind(row) for row in item[1]}))
         for kind, same in _groups(chosen, _kind).items():
             pairs = [pair for row in same for pair in zip(row.exit_layers, row.exit_losses, strict=True)]
             layers, loss = _means(pairs)
-            panel.plot(layers, loss, "*" if kind.startswith("dense") else "o-", label=kind)
-        panel.set(xlabel="layers under the exit", title=f"{budget:.1e} FLOPs, d_model {width}")
+            style = "*" if kind.startswith("dense") else "o-"
+            (shown[kind],) = panel.plot(layers, loss, style, color=colours[kind], markersize=5)
+        panel.set(xlabel="layers under the exit", title=f"{budget:.1e} FLOPs\nd_model {width}")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("loss of the exit, nats per token")
-    panels[-1].legend()
+    figure.legend([shown[kind] for kind in sorted(shown)], sorted(shown), loc="outside right upper")
 
 
 def _kind(row: Row) -> str:
     if row.depth_of is not None:
-        return "dense, as many tokens as a family"
+        return "dense, a family's tokens"
     return "dense" if row.granularity == 1 else f"G = {row.granularity}, {row.placement}"
 
 
@@ -77,7 +80,7 @@ def _groups(rows: Iterable[Row], key: Callable[[Row], K]) -> dict[K, list[Row]]:
     groups: dict[K, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
-    return dict(sorted(groups.items(), key=lambda item: str(item[0]).zfill(20)))
+    return dict(sorted(groups.items(), key=lambda item: item[0]))
 
 
 def _means(points: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
