@@ -138,6 +138,7 @@ def _write(source: Source, tokenizer: Any, target: Path, hashes: tuple[str, str]
             os.fsync(file.fileno())
         header = Header(TOKENS_VERSION, *hashes, dtype.str, documents, tokens, longest, max_id)
         write_atomic(scratch / HEADER_NAME, dumps(header))
+        scratch.chmod(0o755)
         scratch.replace(target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
