@@ -57,6 +57,12 @@ def smollm_f32() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm_int8() -> Path:
+    """The real family at 8 bits, exported on first use."""
+    return smollm_bundle("int8")
+
+
+@pytest.fixture(scope="session")
 def smollm_int4() -> Path:
     """The real family at 4 bits, exported on first use."""
     return smollm_bundle("int4")

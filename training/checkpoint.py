@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from family.files import write_atomic
 from family.spec import Base, FamilySpec, load_spec, save_spec
 from training.base import LoadedBase, hash_weights, load_base_of, quiet
+from training.config import FamilyConfig
 from training.errors import BaseModelError, CheckpointError
 from training.lora import lora_tensors, merge_lora
 from training.model import FamilyModel, exporter_view
@@ -94,12 +95,12 @@ def save_family(model: FamilyModel, folder: Path) -> None:
 
 
 def save_trained(
-    family: FamilyForCausalLM, state: Mapping[str, Tensor], spec: FamilySpec, trunk: str, tokenizer: Any, folder: Path
+    config: FamilyConfig, state: Mapping[str, Tensor], spec: FamilySpec, trunk: str, tokenizer: Any, folder: Path
 ) -> FamilySpec:
     """Write a trained family's folder, without its report; each file whole or not at all.
 
     Args:
-        family: gives the structure, and is written as a whole where `trunk` is `full`.
+        config: the family's.
         state: its state dict, gathered from all processes.
         spec: the family's.
         trunk: what of the trunk was trained, one of `training.recipe.TRUNKS`.
@@ -110,7 +111,7 @@ def save_trained(
         The spec as written: a trunk that was trained as a whole is its own base.
     """
     if trunk == "full":
-        spec = spec.with_base(Base(spec.name, _write_whole(family, state, tokenizer, folder)))
+        spec = spec.with_base(Base(spec.name, _write_whole(config, state, tokenizer, folder)))
     else:
         write_branches(state, spec, folder)
         if trunk == "lora":
@@ -123,7 +124,7 @@ def rewrite_branches(family: FamilyForCausalLM, folder: Path) -> None:
     """Put other branches of the same shapes into a family folder."""
     spec = load_spec(folder / SPEC_NAME)
     if is_whole(folder):
-        _write_whole(family, family.state_dict(), AutoTokenizer.from_pretrained(folder), folder)
+        _write_whole(family.config, family.state_dict(), AutoTokenizer.from_pretrained(folder), folder)
     else:
         write_branches(family.state_dict(), spec, folder)
 
@@ -210,9 +211,11 @@ def _read_whole(folder: Path) -> FamilyForCausalLM:
     return cast(FamilyForCausalLM, family.train(False))
 
 
-def _write_whole(family: FamilyForCausalLM, state: Mapping[str, Tensor], tokenizer: Any, folder: Path) -> str:
+def _write_whole(config: FamilyConfig, state: Mapping[str, Tensor], tokenizer: Any, folder: Path) -> str:
     """Write a family with its trunk and tokenizer; the hash of the trunk's weights."""
     folder.mkdir(parents=True, exist_ok=True)
+    with torch.device("meta"):
+        family = FamilyForCausalLM(config)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as scratch:
         tokenizer.save_pretrained(scratch)
         with quiet():

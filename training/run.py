@@ -1,15 +1,17 @@
 """A whole training run: data, training with checkpoints, evaluation, family folder and report."""
 
 import copy
+import gc
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -20,6 +22,7 @@ from family.strict import FieldError, canonical, dumps
 from training.base import LoadedBase
 from training.branches import factorise
 from training.checkpoint import REPORT_NAME, branch_path, is_whole, load_trained, rewrite_branches, save_trained
+from training.config import FamilyConfig
 from training.data import Ids, Source, Windows, eval_ids, open_windows
 from training.data.sources import fingerprint
 from training.errors import CheckpointError, DataError, RecipeError
@@ -28,7 +31,7 @@ from training.fetch import cache_folder
 from training.modeling import FamilyForCausalLM
 from training.progress import ProgressLines
 from training.recipe import Recipe
-from training.report import REPORT_VERSION, HeldOut, Report, library_versions, load_report
+from training.report import REPORT_VERSION, CurvePoint, HeldOut, Report, library_versions, load_report
 from training.state import STATE_NAME, last_checkpoint
 from training.trainer import FamilyTrainer, curve, seconds_spent, training_arguments
 
@@ -61,6 +64,18 @@ class Job:
     """Where TensorBoard's files go."""
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """What is left of a run when its trainer is gone."""
+
+    config: FamilyConfig
+    weights: Mapping[str, Tensor]
+    """The family's state dict, in the first process."""
+    curve: tuple[CurvePoint, ...]
+    seconds: float
+    device: torch.device
+
+
 def train(job: Job, base: LoadedBase) -> Report | None:
     """Train, evaluate and write the family folder; goes on where a killed run of the same job left its state.
 
@@ -86,27 +101,24 @@ def train(job: Job, base: LoadedBase) -> Report | None:
         return done if _is_first() else None
     torch.set_num_threads(job.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     windows = _windows(job, base)
-    family = new_family(job.spec, job.recipe, base, calibration(windows))
-    trainer = new_trainer(job, family, windows, run)
-    last = last_checkpoint(state, run)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    weights = trainer.accelerator.get_state_dict(trainer.model)
-    trainer.accelerator.end_training()
+    fitted = _fit(job, base, windows, run)
+    gc.collect()  # nothing may hold the processes' group, or the end of the last that does can block
+    PartialState().destroy_process_group()
     if not _is_first():
         return None
     try:
-        save_trained(family, weights, job.spec, job.recipe.trunk, base.tokenizer, job.out)
+        save_trained(fitted.config, fitted.weights, job.spec, job.recipe.trunk, base.tokenizer, job.out)
         trained = _in_order(job, base, windows)
         report = Report(
             schema_version=REPORT_VERSION,
             command=job.command,
             start=job.spec.base,
             recipe=job.recipe,
-            tokens_seen=trainer.state.global_step * trainer.step_tokens,
-            seconds=round(seconds_spent(trainer.state), 1),
+            tokens_seen=fitted.curve[-1].tokens,
+            seconds=round(fitted.seconds, 1),
             train=tuple(windows.uses()),
-            held_out=_scores(trained, held_out, job.recipe.window, trainer.args.device),
-            curve=curve(trainer.state, job.spec.granularity),
+            held_out=_scores(trained, held_out, job.recipe.window, fitted.device),
+            curve=fitted.curve,
             libraries=library_versions(),
             run=run,
         )
@@ -118,6 +130,21 @@ def train(job: Job, base: LoadedBase) -> Report | None:
         ) from error
     shutil.rmtree(state)
     return report
+
+
+def _fit(job: Job, base: LoadedBase, windows: Windows, run: str) -> _Fitted:
+    """All steps that are left."""
+    family = new_family(job.spec, job.recipe, base, calibration(windows))
+    trainer = new_trainer(job, family, windows, run)
+    last = last_checkpoint(job.out / STATE_NAME, run)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    state = trainer.state
+    return _Fitted(
+        family.config, weights, curve(state, job.spec.granularity), seconds_spent(state), trainer.args.device
+    )
 
 
 def check_recipe(job: Job) -> None:

@@ -226,6 +226,14 @@ def test_the_bytes_of_a_step_are_the_weights_less_the_embedding_and_the_cache(ti
     assert step_cost(tiny_bundle, manifest, 1, 0).bytes_read < at[0].bytes_read
 
 
+def test_a_step_in_eight_bits_computes_as_much_and_reads_about_a_quarter(
+    tiny_bundle: Path, tiny_bundle_int8: Path
+) -> None:
+    exact, whole = (step_cost(b, load_manifest(b), 3, 0) for b in (tiny_bundle, tiny_bundle_int8))
+    assert whole.flops == exact.flops and whole.cache_bytes == exact.cache_bytes
+    assert 1 / 4 < whole.weight_bytes / exact.weight_bytes < 1 / 3
+
+
 def test_a_rivals_python_is_named_or_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = PEERS["llama.cpp"]
     monkeypatch.delenv(variable(peer), raising=False)

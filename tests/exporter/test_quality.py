@@ -43,6 +43,15 @@ def test_quality_has_the_figures_of_pytorch_and_the_protocol(
     assert any("512 tokens" in line for line in said)
 
 
+def test_eight_bits_cost_little(tiny_family: FamilyModel, text: Path, tmp_path: Path) -> None:
+    found = export(tiny_family, tiny_family.base.tokenizer, tmp_path / "b", "int8", held=Held(text, 600)).quality
+    assert found is not None
+    expected = evaluate(family_logits(tiny_family), eval_ids(text, tiny_family.base.tokenizer, 601), 256, 256)
+    for whole, exact in zip(found.exits, expected.exits, strict=True):
+        assert whole.cross_entropy == pytest.approx(exact.cross_entropy, rel=0.01)
+        assert whole.agreement == pytest.approx(exact.agreement, abs=0.05)
+
+
 def test_the_benchmark_measures_a_bundle_by_itself(
     tiny_family: FamilyModel, tiny_bundle: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

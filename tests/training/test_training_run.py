@@ -168,7 +168,6 @@ FSDP = {
 """What `accelerate launch --use_fsdp` puts into the environment."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("trunk", "settings"), [("frozen", {}), ("full", FSDP)], ids=["DDP", "FSDP"])
 def test_two_processes_give_the_losses_of_one(
     trunk: str, settings: dict[str, str], tiny_base_dir: Path, text: Path, job: Job
