@@ -131,7 +131,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--bf16",
         action=argparse.BooleanOptionalAction,
-        help="matrix products in bfloat16 (default: where the machine has it)",
+        help="matrix products in bfloat16 (default: on a GPU that has it, and on a CPU with AMX)",
     )
     group.add_argument("--accumulate", type=positive, default=1, help="parts that a batch is worked on in (default 1)")
     group.add_argument(

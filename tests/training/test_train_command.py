@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from family.spec import Base, Exit, load_spec, save_spec
 from tests.tiny import TEXT
@@ -16,6 +17,7 @@ from training.lowrank import LowRankLinear
 from training.model import FamilyModel
 from training.presets import PRESETS
 from training.run import calibration
+from training.trainer import has_fast_bf16
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +116,17 @@ def test_a_preset_is_trained_from_random_weights_with_the_bases_tokenizer(
     with pytest.raises(SystemExit):
         cli.main(f"--preset small --base {tiny_base_dir} {files}".split())
     assert "vocabulary of 100 is smaller than the tokenizer's 512" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("has", "fast"), [({}, False), ({"avx512_bf16": True}, False), ({"avx512_bf16": True, "amx_bf16": True}, True)]
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU decides, not the CPU")
+def test_a_cpu_without_amx_trains_in_float32_unless_told_otherwise(
+    has: dict[str, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has)
+    assert has_fast_bf16() is fast
 
 
 def test_low_rank_branches_are_saved_with_their_components_in_order(
