@@ -201,8 +201,8 @@ def curve(state: TrainerState, granularity: int) -> tuple[CurvePoint, ...]:
 def has_fast_bf16() -> bool:
     """Whether products in bfloat16 are surely faster here than in float32: on a CPU, where it has AMX.
 
-    AVX512-BF16 alone does not say so. On an Intel Xeon that has it without AMX every product of a run is slower, in both
-    directions: 80 GFLOP/s on one thread against 150 in float32, for the trunk's (1024 x 576 x 1536) as for the head's
+    AVX512-BF16 alone does not say so. On an Intel Xeon that has it without AMX every product of a run is slower, both
+    ways: 80 GFLOP/s on one thread against 150 in float32, for the trunk's (1024 x 576 x 1536) as for the head's
     (512 x 576 x 49152).
     """
     if torch.cuda.is_available():
