@@ -219,7 +219,8 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Exit g (1..G) as a plain Hugging Face causal LM, which `save_pretrained` writes like any other.
 
         It has l_g trunk layers, the branch's block as layer l_g if there is one, the branch's norm, and the head. The
-        weights are shared with this family, but for a low-rank block's, which is merged into dense matrices.
+        weights are shared with this family, but for a low-rank block's, which is merged into dense matrices; the config
+        is its own.
 
         Args:
             g: the exit.
@@ -240,18 +241,16 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
             norm = branch.norm
         elif rank is not None:
             raise SpecError(f"rank {rank}: the last exit has no branch that could be cut")
-        config = copy.deepcopy(self.config.decoder)
+        config = copy.deepcopy(self.model.config)
         config.num_hidden_layers = len(layers)
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[: len(layers)]
         classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
         with torch.device("meta"):
             model: Any = classes[type(config)](config)
-        model.model.embed_tokens = self.model.embed_tokens
-        model.model.layers = nn.ModuleList(layers)
-        model.model.norm = norm
-        model.model.rotary_emb = self.model.rotary_emb
-        model.lm_head = self.lm_head
+        model.model.embed_tokens, model.model.norm, model.lm_head = self.model.embed_tokens, norm, self.lm_head
+        model.model.layers = _sharing_weights(nn.ModuleList(layers), config)
+        model.model.rotary_emb = _sharing_weights(self.model.rotary_emb, config)
         return cast(PreTrainedModel, model.eval())
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -266,6 +265,13 @@ def _assembled(cls: type[FamilyForCausalLM], config: FamilyConfig, source: Any) 
         family = cls(config)
     family.model, family.lm_head = source.model, source.lm_head
     return family
+
+
+def _sharing_weights(module: nn.Module, config: Any) -> nn.Module:
+    """A copy on the same weights that follows another config: layers read their kind of attention there."""
+    kept = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    configs = {id(part.config): config for part in module.modules() if hasattr(part, "config")}
+    return copy.deepcopy(module, kept | configs)
 
 
 def _initialise(branch: Branch, trunk: Any, std: float) -> None:

@@ -99,6 +99,30 @@ def test_submodels_leave_the_family_as_it_was() -> None:
             family.submodel(g)
 
 
+@every_decoder
+def test_a_submodel_and_its_family_have_each_their_own_kind_of_attention(decoder: PretrainedConfig) -> None:
+    family = random_family(decoder)
+    with torch.no_grad():
+        expected = {g: family.head(rows) for g, rows in family.forward_exits(IDS).items()}
+        for g, logits in expected.items():
+            model = family.submodel(g)
+            family.set_attn_implementation("eager")
+            torch.testing.assert_close(model(IDS).logits, logits, rtol=1e-5, atol=1e-5)
+            family.set_attn_implementation("sdpa")
+            model.set_attn_implementation("eager")  # the only kind that has weights to show
+            shown = model(IDS, output_attentions=True)
+            assert len(shown.attentions) == model.config.num_hidden_layers and shown.attentions[0].ndim == 4
+            torch.testing.assert_close(shown.logits, logits, rtol=1e-5, atol=1e-5)
+            assert torch.equal(family.head(family.forward_exits(IDS)[g]), logits)
+
+
+def test_a_submodel_shares_the_familys_weights() -> None:
+    family = random_family(decoders()["qwen2-sliding"])
+    held = {id(parameter) for parameter in family.parameters()}
+    for g in (1, 2, 4):
+        assert {id(parameter) for parameter in family.submodel(g).parameters()} <= held
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
