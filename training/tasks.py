@@ -10,17 +10,14 @@ tasks are lm-eval's `hellaswag` and `lambada_openai`, zero-shot, with the docume
 """
 
 import bz2
-import io
 import json
-import logging
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from family.files import sha256_file
+from training.base import quiet
 from training.errors import DataError
 from training.modeling import FamilyForCausalLM
 from training.ranks import Reading
@@ -129,7 +126,7 @@ def _task(name: str, documents: list[dict[str, object]]) -> Any:
     def local(**_: object) -> dict[str, object]:
         return {SPLIT: datasets.Dataset.from_list(documents)}
 
-    with _quiet():
+    with quiet():
         return ConfigurableTask(
             config={"task": name, "custom_dataset": local, "test_split": SPLIT, "num_fewshot": 0, **TASKS[name]}
         )
@@ -141,22 +138,10 @@ def _score(family: FamilyForCausalLM, tokenizer: Any, reading: Reading, name: st
 
     g, rank = reading
     cut = None if rank == family.config.exit(g).rank else rank
-    with _quiet():
+    with quiet():
         model = HFLM(
             pretrained=family.submodel(g, cut), tokenizer=tokenizer, backend="causal", batch_size=BATCH, truncation=True
         )
         found: Any = evaluate(model, {"tasks": {name: task}}, bootstrap_iters=0, log_samples=False)
     figures = found["results"][name]
     return TaskScore(g, rank, float(figures["acc,none"]), figures.get("acc_norm,none"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's notices off the terminal, and its progress bars off a pipe."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
