@@ -8,7 +8,7 @@ tokens, head and embedding apart, gated MLPs, two query heads per key-value head
 well; the next vocabulary, 160,256, is off by 2.5%; of models with a key-value head for each query head the best is off
 by 4%.) A fit to four round names is no proof, but nothing else that is customary comes as near.
 
-`python -m training.presets` prints every preset's parameters beside its name, and the fits.
+`python -m training.presets` prints every preset's parameters beside the paper's name, and the fits.
 """
 
 import math
@@ -173,18 +173,27 @@ def _billions(vocab_size: int, tied: bool, gated: bool, ratio: int) -> tuple[flo
 
 
 def table() -> str:
-    """Every preset's parameters, and the five best readings of Table 1."""
-    lines = [f"{'preset':16} {'N':>14} {'non-embedding':>14} {'H':>12}  exits"]
+    """Every preset's parameters, those of the paper beside their names, and the five best readings of Table 1."""
+    lines = [f"{'preset':15} {'of the paper':>12} {'N':>13} {'off':>5} {'tokens':>7} {'non-embedding':>13}  exits"]
     for name, shape in PRESETS.items():
         n = parameters(shape)
-        exits = ", ".join(f"{e.layer} {e.branch}" for e in shape.exits)
-        lines.append(f"{name:16} {n.total:>14,} {n.non_embedding:>14,} {n.head:>12,}  {exits}")
+        source, off = _of_the_paper(name, n.total)
+        numbers = f"{n.total:>13,} {off:>5} {shape.vocab_size:>7} {n.non_embedding:>13,}"
+        lines.append(f"{name:15} {source:>12} {numbers}  {', '.join(f'{e.layer} {e.branch}' for e in shape.exits)}")
     lines.append("\nreadings of Table 1 (billions of parameters for 1B, 2B, 3B, 4B)")
     for fit in fits()[:5]:
         sizes = " ".join(f"{n:.3f}" for n in fit.billions)
         reading = f"{'tied' if fit.tied else 'untied'}, {'gated' if fit.gated else 'plain'} MLP"
         lines.append(f"{fit.vocab_size:>7} tokens, {reading}, {fit.queries_per_key} q/kv: {sizes}, off {fit.error:.1%}")
     return "\n".join(lines)
+
+
+def _of_the_paper(preset: str, n: int) -> tuple[str, str]:
+    """The table that has a preset and its name there, and how far N is from that name; nothing for our own."""
+    kind, _, size = preset.partition("-")
+    if size not in TABLES:
+        return "", ""
+    return f"Table {1 if kind == 'dense' else 2}, {size.upper()}", f"{n / (int(size[:-1]) * 1e9) - 1:+.1%}"
 
 
 if __name__ == "__main__":
