@@ -39,6 +39,7 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.chain --json
 	$(BIN)/python -m benchmarks.exits --json
 	$(BIN)/python -m benchmarks.engine --json
+	$(BIN)/python -m benchmarks.training --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh

@@ -1,8 +1,8 @@
 """What a family costs in training over a dense model of the same trunk: memory, and time for its arithmetic.
 
-A step is forward, backward and AdamW on `TOKENS` tokens with everything trained; the loss is cross-entropy, chunked for
-both. G = 4 has exits after every quarter of the layers, with block branches or norms alone; G = 1 is the trunk with its
-head. Memory is the peak of the bytes of all tensors alive in a step (weights, gradients, AdamW's moments, activations,
+A step is forward, backward and AdamW on a batch of windows with everything trained; the loss is cross-entropy, chunked
+for both. G = 4 has exits after every quarter of the layers, with block branches or norms alone; G = 1 is the trunk with
+its head. Memory is the peak of the bytes of all tensors alive in a step (weights, gradients, AdamW's moments, activations,
 chunks of logits), each in a fresh process; `resident_mib` is what the process's peak resident memory grew by, which
 depends on the allocator too. Time is the median over rounds, in which each model makes one step; FLOPs are those of
 `training.flops`.

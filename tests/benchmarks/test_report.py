@@ -1,6 +1,7 @@
 """Every benchmark says what it lacks, and names the machine."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chain, report
+from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("name", ["chain", "exits", "training"])
+BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+
+
+def test_make_bench_runs_every_benchmark() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\nbench:")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"-m benchmarks\.(\w+) --json", recipe)) == BENCHMARKS
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_explains_itself(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--help"], capture_output=True, text=True, timeout=60, check=False
