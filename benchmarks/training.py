@@ -2,10 +2,10 @@
 
 A step is forward, backward and AdamW on a batch of windows with everything trained; the loss is cross-entropy, chunked
 for both. G = 4 has exits after every quarter of the layers, with block branches or norms alone; G = 1 is the trunk with
-its head. Memory is the peak of the bytes of all tensors alive in a step (weights, gradients, AdamW's moments, activations,
-chunks of logits), each in a fresh process; `resident_mib` is what the process's peak resident memory grew by, which
-depends on the allocator too. Time is the median over rounds, in which each model makes one step; FLOPs are those of
-`training.flops`.
+its head. Memory is the peak of the bytes of all tensors alive in a step (weights, gradients, AdamW's moments,
+activations, chunks of logits), each in a fresh process; `resident_mib` is what the process's peak resident memory grew
+by, which depends on the allocator too. Time is the median over rounds, in which each model makes one step; FLOPs are
+those of `training.flops`.
 
 `memory_ratio_g4` is G = 4 with block branches over G = 1; `step_overhead_vs_flops_g4` the ratio of their times over the
 ratio of their FLOPs.

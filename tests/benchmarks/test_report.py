@@ -11,7 +11,6 @@ import pytest
 from benchmarks import chain, report
 from tests.conftest import ROOT
 
-
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
 
 
