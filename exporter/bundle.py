@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from exporter.calibrate import Calibration, calibrated, check_calibrates, four_bit_layers, windows_of
 from exporter.describe import check_template, describe, family_hashes, special_tokens, stop_ids, write_tokenizer
@@ -20,7 +19,7 @@ from exporter.samples import own_text
 from exporter.smooth import integer_blocks, smoothed
 from family.files import sha256_file
 from family.manifest import MANIFEST_NAME, MANIFEST_VERSION, FileEntry, Manifest, default_tiers, save_manifest
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 TOOLS = ("onnxruntime", "onnxruntime-genai", "torch", "transformers")
 
@@ -35,8 +34,7 @@ class Held:
 
 
 def export(
-    family: FamilyModel,
-    tokenizer: Any,
+    family: LoadedFamily,
     out: Path,
     precision: str,
     *,
@@ -47,8 +45,7 @@ def export(
     """Write the family as a bundle to the directory `out`, replacing a bundle that is there.
 
     Args:
-        family: the family, on its base model.
-        tokenizer: the base's Hugging Face tokenizer.
+        family: the family, on its base.
         out: the bundle's directory; it appears whole, or not at all.
         precision: one of `exporter.precision.PRECISIONS`, or one per tier as `device=int4,edge=int8,cloud=f32`.
         held: text to measure the written graphs on, for the manifest's `quality`.
@@ -63,28 +60,27 @@ def export(
     """
     out = check_target(out)
     precisions = of_segments(precision, default_tiers(family.spec.granularity))
-    stored = prepared(family, precisions, tokenizer, calibration, say)
+    stored = prepared(family, precisions, calibration, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        manifest = write_bundle(family, stored, tokenizer, folder, precisions, held, say)
+        manifest = write_bundle(family, stored, folder, precisions, held, say)
         put_in_place(folder, out, Path(scratch) / "replaced")
     return manifest
 
 
 def prepared(
-    family: FamilyModel,
+    family: LoadedFamily,
     precisions: Mapping[int, str],
-    tokenizer: Any,
     calibration: Calibration | None,
     say: Callable[[str], None],
-) -> FamilyModel:
+) -> LoadedFamily:
     """The family with the weights that are stored: on 4-bit grids by the calibration, and 8-bit blocks smoothed."""
     stored, windows = family, None
     if calibration is not None:
         check_calibrates(precisions)
-        windows = windows_of(calibration, tokenizer, family.spec.context)
+        windows = windows_of(calibration, family.base.tokenizer, family.spec.context)
         if layers := four_bit_layers(family.spec, precisions):
             stored = calibrated(family, layers, windows, say)
     if integer_blocks(family, precisions):
@@ -96,9 +92,8 @@ def prepared(
 
 
 def write_bundle(
-    family: FamilyModel,
-    stored: FamilyModel,
-    tokenizer: Any,
+    family: LoadedFamily,
+    stored: LoadedFamily,
     folder: Path,
     precisions: Mapping[int, str],
     held: Held | None,
@@ -108,16 +103,16 @@ def write_bundle(
 
     `stored` is the family with the weights that the graphs are made of: itself, or a `prepared` one.
     """
-    scratch, spec = folder.parent, family.spec
+    scratch, spec, tokenizer = folder.parent, family.spec, family.base.tokenizer
     write_tokenizer(tokenizer, folder)
     special = special_tokens(tokenizer)
     check_template(folder, special)
-    pieces = make_pieces(stored, tokenizer, precisions, scratch, say)
+    pieces = make_pieces(stored, precisions, scratch, say)
     say("writing the graphs")
     write_graphs(pieces, spec, folder)
     graphs = describe(pieces, precisions, folder)
     say("comparing with PyTorch")
-    parity = check(folder, graphs, family, stored, tokenizer)
+    parity = check(folder, graphs, family, stored)
     quality = None
     if held is not None:
         done = [0]
@@ -131,7 +126,7 @@ def write_bundle(
         schema_version=MANIFEST_VERSION,
         spec=spec,
         hashes=family_hashes(family, folder, scratch / "family"),
-        stop_ids=stop_ids(family, tokenizer),
+        stop_ids=stop_ids(family),
         tiers=default_tiers(spec.granularity),
         graphs=graphs,
         files=file_entries(folder),

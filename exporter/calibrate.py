@@ -6,9 +6,8 @@ layers before it made with the weights that they were given here. The weights fo
 has them, and `exporter.blocks` keeps them to the bit.
 """
 
-import copy
-import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 from exporter.blocks import BLOCK, grids, in_blocks
 from exporter.errors import ExportError
 from exporter.quality import WINDOW
+from exporter.smooth import sharing
 from family.spec import FamilySpec
+from training.branches import make_context
 from training.data import eval_ids
-from training.model import FamilyModel, trunk_states
+from training.loaded import LoadedFamily
 
 DAMPING = 0.01
 """Added to every input's mean square, as a share of the inputs' average: what the paper uses."""
@@ -30,7 +31,7 @@ FITS = 5
 """How often a grid is fitted to a block; five more change 0.1% of the error."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Calibration:
     """Text to calibrate on."""
 
@@ -72,11 +73,11 @@ def windows_of(calibration: Calibration, tokenizer: Any, context: int) -> Tensor
 
 @torch.no_grad()
 def calibrated(
-    family: FamilyModel, layers: Collection[int], windows: Tensor, say: Callable[[str], None] = lambda _: None
-) -> FamilyModel:
-    """The family on a copy of its trunk whose matrices in `layers` lie on 4-bit grids; it shares the branches.
+    family: LoadedFamily, layers: Collection[int], windows: Tensor, say: Callable[[str], None] = lambda _: None
+) -> LoadedFamily:
+    """The family with trunk matrices in `layers` that lie on 4-bit grids; it shares all other tensors.
 
-    A matrix whose blocks are all on grids already is left as it is. The copy keeps the name and the hash of the base
+    A matrix whose blocks are all on grids already is left as it is. Its base keeps the name and the hash of the one
     that it was made of: it is what that base is stored as.
 
     Args:
@@ -88,26 +89,25 @@ def calibrated(
     Raises:
         ExportError: the rows that the weights make are not numbers, or a matrix does not fall into blocks.
     """
-    model = copy.deepcopy(family.base.model)
-    decoder: Any = model.model
-    _, context = trunk_states(family.spec, decoder, windows[:1])
+    found = sharing(family)
+    decoder = found.model.model
     rows: Tensor = decoder.embed_tokens(windows)
+    context = make_context(decoder, rows[:1], None)
     for number in range(max(layers) + 1):
         layer: nn.Module = decoder.layers[number]
         wanted = {n: m for n, m in _matrices(layer).items() if number in layers and not on_grids(m.weight)}
         if wanted:
             say(f"calibrating layer {number + 1} of {max(layers) + 1}")
-        for name, moments in input_moments(layer, wanted, rows, context).items():
+        for name, moments in input_moments(layer, wanted, rows, context.layer(number)).items():
             if not moments.isfinite().all():
                 raise ExportError(
                     f"layer {number}, {name}: its inputs on the calibration text are not numbers; give a base whose "
                     "weights are"
                 )
-            wanted[name].weight.copy_(on_grid(wanted[name].weight, moments))
-        rows = torch.cat([layer(window, **context) for window in rows[:, None]])
-    found = FamilyModel(family.spec, dataclasses.replace(family.base, model=model))
-    found.branches = family.branches
-    return found.eval()
+            fitted = on_grid(wanted[name].weight, moments)
+            wanted[name].weight = nn.Parameter(fitted.contiguous(), requires_grad=False)
+        rows = torch.cat([layer(window, **context.layer(number)) for window in rows[:, None]])
+    return found
 
 
 def on_grids(matrix: Tensor) -> bool:

@@ -92,15 +92,7 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     try:
         say("loading the base")
         family = open_family(arguments.family, arguments.base)
-        return export(
-            family,
-            family.base.tokenizer,
-            arguments.out,
-            arguments.precision,
-            held=held,
-            calibration=calibration,
-            say=say,
-        )
+        return export(family, arguments.out, arguments.precision, held=held, calibration=calibration, say=say)
     finally:
         say("")
 

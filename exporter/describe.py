@@ -14,7 +14,7 @@ from family.files import sha256_file
 from family.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME, Graph, Hashes
 from relay.node.template import chat_template, render_chat
 from training.checkpoint import branch_path, save_family
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>")
 """Tokens that end a text wherever a vocabulary has them."""
@@ -68,7 +68,7 @@ def check_template(folder: Path, special: Mapping[str, str]) -> None:
         ) from error
 
 
-def family_hashes(family: FamilyModel, folder: Path, scratch: Path) -> Hashes:
+def family_hashes(family: LoadedFamily, folder: Path, scratch: Path) -> Hashes:
     """Hashes of the base, of each branch as a family folder holds it, and of the tokenizer in `folder`."""
     save_family(family, scratch)
     branches = [branch_path(scratch, g) for g in range(1, family.spec.granularity + 1)]
@@ -79,9 +79,10 @@ def family_hashes(family: FamilyModel, folder: Path, scratch: Path) -> Hashes:
     )
 
 
-def stop_ids(family: FamilyModel, tokenizer: Any) -> tuple[int, ...]:
+def stop_ids(family: LoadedFamily) -> tuple[int, ...]:
     """Ids that end a text: the model's own, the tokenizer's, and the usual ends of a chat turn."""
     model: Any = family.base.model
+    tokenizer: Any = family.base.tokenizer
     found: set[int] = set()
     for value in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
         found.update([value] if isinstance(value, int) else value or [])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from exporter.errors import ExportError
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 ROPE_TYPES = ("default", "llama3")
 """Those whose angles do not depend on the length of the context."""
@@ -16,18 +16,19 @@ PLACEHOLDER_VOCAB = 8
 """Rows of the embedding of a branch's model, which its graph leaves out."""
 
 
-def save_base(family: FamilyModel, tokenizer: Any, folder: Path) -> Path:
+def save_base(family: LoadedFamily, folder: Path) -> Path:
     """The whole base model. Its position tables get a row more than the context, for attention's dummy row."""
     family.base.model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    family.base.tokenizer.save_pretrained(folder)
     _set_positions(folder, family.spec.context + 1)
     return folder
 
 
-def save_branch(family: FamilyModel, g: int, tokenizer: Any, folder: Path) -> Path:
+def save_branch(family: LoadedFamily, g: int, folder: Path) -> Path:
     """Exit g's branch as a standard model of one layer: its block and its norm, with a placeholder for an embedding."""
     base: Any = family.base.model
-    branch: Any = family.branches[str(g)]
+    branch = family.model.branch(g)
+    assert branch.block is not None
     config = copy.deepcopy(base.config)
     config.num_hidden_layers, config.vocab_size = 1, PLACEHOLDER_VOCAB
     if getattr(config, "layer_types", None):
@@ -41,7 +42,7 @@ def save_branch(family: FamilyModel, g: int, tokenizer: Any, folder: Path) -> Pa
     model.model.layers = torch.nn.ModuleList([branch.block])
     model.model.norm = branch.norm
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    family.base.tokenizer.save_pretrained(folder)
     _set_positions(folder, family.spec.context + 1)
     return folder
 

@@ -25,7 +25,7 @@ from exporter.integer import STEPS
 from exporter.runner import F32, I64, GraphRunner
 from exporter.smooth import integer_blocks
 from family.manifest import Graph, Parity, graph_name
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 POSITIONS = 64
 ADVICE = f"no bundle was written; export it again, and should it fail again, {VERSIONS}"
@@ -69,13 +69,12 @@ class Reference:
         return self.rows[graph.index] if graph.kind == "segment" else self.logits[graph.index]
 
 
-def reference(
-    family: FamilyModel, tokenizer: Any, stored: Callable[[int], Mapping[str, F32]] = lambda _: {}
-) -> Reference:
+def reference(family: LoadedFamily, stored: Callable[[int], Mapping[str, F32]] = lambda _: {}) -> Reference:
     """Run every sub-model in PyTorch on the text of this file, `POSITIONS` tokens of it or what the context holds.
 
     `stored` gives the matrices, by the parameter's name, that take the place of sub-model g's own.
     """
+    tokenizer: Any = family.base.tokenizer
     ids = np.asarray(tokenizer(TEXT, add_special_tokens=False)["input_ids"], np.int64)
     ids = ids[: min(POSITIONS, family.spec.context)]
     rows, logits = {}, {}
@@ -86,7 +85,7 @@ def reference(
     return Reference(ids, rows, logits)
 
 
-def stored_submodels(folder: Path, graphs: tuple[Graph, ...], family: FamilyModel) -> Callable[[int], dict[str, F32]]:
+def stored_submodels(folder: Path, graphs: tuple[Graph, ...], family: LoadedFamily) -> Callable[[int], dict[str, F32]]:
     """Gives the quantized matrices of sub-model g as the bundle's files hold them.
 
     Here and there raises `ExportError` for the first matrix that is not the family's, rounded.
@@ -201,18 +200,16 @@ def compare(found: F32, expected: F32) -> tuple[float, float]:
     return float((np.abs(off).max(1) / spans).max()), float(np.sqrt(((off**2).mean(1) / powers).mean()))
 
 
-def check(
-    folder: Path, graphs: tuple[Graph, ...], family: FamilyModel, given: FamilyModel, tokenizer: Any
-) -> dict[str, Parity]:
+def check(folder: Path, graphs: tuple[Graph, ...], family: LoadedFamily, given: LoadedFamily) -> dict[str, Parity]:
     """Parity of every graph. Raises `ExportError` for the first that does not run or is over its bound.
 
     `given` is the family with the weights that the graphs were made of: itself, or one that was calibrated or smoothed.
     """
-    exact = reference(family, tokenizer)
+    exact = reference(family)
     ref, precisions = exact, {graph.index: graph.precision for graph in graphs}
     if {*precisions.values()} != {"f32"}:
         with rounded_inputs(integer_blocks(given, precisions)):
-            ref = reference(given, tokenizer, stored_submodels(folder, graphs, given))
+            ref = reference(given, stored_submodels(folder, graphs, given))
     found = {}
     for graph in graphs:
         quantized = graph.precision != "f32"

@@ -12,20 +12,20 @@ from exporter.head import embedding_of, head_of
 from exporter.huggingface import save_base, save_branch
 from exporter.quantize import quantize
 from family.manifest import graph_name
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 NO_VOCABULARY = ("exclude_embeds=true", "exclude_lm_head=true")
 """Options of the builder for a branch, which shares the base's embedding and head."""
 
 
 def make_pieces(
-    family: FamilyModel, tokenizer: Any, precisions: Mapping[int, str], scratch: Path, say: Callable[[str], None]
+    family: LoadedFamily, precisions: Mapping[int, str], scratch: Path, say: Callable[[str], None]
 ) -> dict[str, Piece]:
     """Every graph of the family by name, segments first, segment g and its exit at `precisions[g]`.
 
     Hugging Face folders go to `scratch` on the way.
     """
-    pieces = f32_pieces(family, tokenizer, scratch, say)
+    pieces = f32_pieces(family, scratch, say)
     for name, piece in pieces.items():
         kind, g = name.split("-")
         precision = precisions[int(g)]
@@ -35,12 +35,12 @@ def make_pieces(
     return pieces
 
 
-def f32_pieces(family: FamilyModel, tokenizer: Any, scratch: Path, say: Callable[[str], None]) -> dict[str, Piece]:
+def f32_pieces(family: LoadedFamily, scratch: Path, say: Callable[[str], None]) -> dict[str, Piece]:
     """Every graph of the family at f32."""
     spec = family.spec
     say("building the trunk")
     with quiet():
-        source = save_base(family, tokenizer, scratch / "base")
+        source = save_base(family, scratch / "base")
     base = build(source, ["exclude_embeds=true"])
     shutil.rmtree(source)
     head = head_of(base)
@@ -53,21 +53,21 @@ def f32_pieces(family: FamilyModel, tokenizer: Any, scratch: Path, say: Callable
             piece = plain_exit(base, spec.n_layers, head, own_norm(family, g))
         else:
             say(f"building exit {g}")
-            piece = branch_exit(branch_part(family, g, tokenizer, scratch / f"branch-{g}"), head)
+            piece = branch_exit(branch_part(family, g, scratch / f"branch-{g}"), head)
         pieces[graph_name("exit", g)] = piece
     return pieces
 
 
-def own_norm(family: FamilyModel, g: int) -> Tensor | None:
+def own_norm(family: LoadedFamily, g: int) -> Tensor | None:
     """The weight of exit g's own norm; none for the last exit, whose norm is the base's."""
     if g == family.spec.granularity:
         return None
-    branch: Any = family.branches[str(g)]
-    return f32_tensor(branch.norm.weight.detach().float().numpy())
+    norm: Any = family.model.branch(g).norm
+    return f32_tensor(norm.weight.detach().float().numpy())
 
 
-def branch_part(family: FamilyModel, g: int, tokenizer: Any, folder: Path) -> Part:
+def branch_part(family: LoadedFamily, g: int, folder: Path) -> Part:
     """The builder's graph of exit g's branch, a model of one layer."""
     with quiet():
-        save_branch(family, g, tokenizer, folder)
+        save_branch(family, g, folder)
     return build(folder, NO_VOCABULARY)

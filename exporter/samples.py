@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from exporter.errors import ExportError
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 TEXTS, LENGTH = 16, 64
 """As many texts, of so many tokens at most: fewer cost quality, more and longer ones only time."""
@@ -14,7 +14,7 @@ SEED = 0
 
 
 @torch.no_grad()
-def own_text(family: FamilyModel) -> Tensor:
+def own_text(family: LoadedFamily) -> Tensor:
     """Token ids [n, T] that the base samples at temperature 1, each text from the tokenizer's first token on.
 
     The same for the same base on the same machine. Raises `ExportError` if its logits are not numbers.
@@ -33,7 +33,7 @@ def own_text(family: FamilyModel) -> Tensor:
     return torch.cat(ids, 1)
 
 
-def first_id(family: FamilyModel) -> int:
+def first_id(family: LoadedFamily) -> int:
     """The id that a text begins with: the tokenizer's begin of text, or its end of another, or 0."""
     tokenizer: Any = family.base.tokenizer
     return next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), 0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from exporter.errors import ExportError
 from family.spec import FamilySpec
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Edge:
 
 @torch.no_grad()
 def smoothed(
-    family: FamilyModel, precisions: Mapping[int, str], windows: Tensor, say: Callable[[str], None] = lambda _: None
-) -> FamilyModel:
+    family: LoadedFamily, precisions: Mapping[int, str], windows: Tensor, say: Callable[[str], None] = lambda _: None
+) -> LoadedFamily:
     """The family with even inputs in the blocks that are stored in whole numbers; the same function to the bit.
 
     It shares all tensors that it does not change. Its base keeps its name and its hash.
@@ -58,7 +58,7 @@ def smoothed(
     try:
         for number, window in enumerate(windows[:, None], start=1):
             say(f"measuring inputs: {number * window.shape[1]} tokens")
-            found.forward_exits(window)
+            found.model.forward_exits(window)
     finally:
         for hook in hooks:
             hook.remove()
@@ -67,19 +67,20 @@ def smoothed(
     return found
 
 
-def sharing(family: FamilyModel) -> FamilyModel:
+def sharing(family: LoadedFamily) -> LoadedFamily:
     """A copy of the modules that has the same tensors."""
-    parts: tuple[nn.Module, ...] = (family.base.model, family.branches)
+    parts: tuple[nn.Module, ...] = (family.base.model, family.model)
     kept = [family.base.tokenizer, *(t for part in parts for t in (*part.parameters(), *part.buffers()))]
     return copy.deepcopy(family, {id(thing): thing for thing in kept})
 
 
-def integer_blocks(family: FamilyModel, precisions: Mapping[int, str]) -> list[nn.Module]:
+def integer_blocks(family: LoadedFamily, precisions: Mapping[int, str]) -> list[nn.Module]:
     """The decoder blocks in whole numbers: the trunk's in segments at `int8`, and branches at any but f32."""
-    decoder: Any = family.base.model.model
-    found = [decoder.layers[layer] for layer in integer_layers(family.spec, precisions)]
-    branches: dict[str, Any] = dict(family.branches.items())
-    return found + [b.block for g, b in branches.items() if precisions[int(g)] != "f32" and b.block is not None]
+    layers: Any = family.model.model.layers
+    blocks = {g: family.model.branch(g).block for g in range(1, family.spec.granularity)}
+    return [layers[layer] for layer in integer_layers(family.spec, precisions)] + [
+        block for g, block in blocks.items() if precisions[g] != "f32" and block is not None
+    ]
 
 
 def integer_layers(spec: FamilySpec, precisions: Mapping[int, str]) -> list[int]:

@@ -12,7 +12,7 @@ from tests.tiny import tiny_family as make_tiny_family
 from tests.tiny import write_tiny_base
 from training.base import load_base
 from training.checkpoint import SPEC_NAME
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOLLM = "smollm2-135m-g3"
@@ -27,25 +27,25 @@ def tiny_base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_family(tiny_base_dir: Path) -> FamilyModel:
+def tiny_family(tiny_base_dir: Path) -> LoadedFamily:
     """A family on the tiny base: exits after layers 2, 4 and 6."""
     return make_tiny_family(load_base(str(tiny_base_dir)))
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(tiny_family: LoadedFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family at f32. Tests copy it before they change it."""
     return tiny_export(tiny_family, tmp_path_factory.mktemp("bundles") / "tiny-f32", "f32")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_int4(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle_int4(tiny_family: LoadedFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family at 4 bits. Tests copy it before they change it."""
     return tiny_export(tiny_family, tmp_path_factory.mktemp("bundles") / "tiny-int4", "int4")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_int8(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle_int8(tiny_family: LoadedFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family at 8 bits. Tests copy it before they change it."""
     return tiny_export(tiny_family, tmp_path_factory.mktemp("bundles") / "tiny-int8", "int8")
 
@@ -68,9 +68,9 @@ def smollm_int4() -> Path:
     return smollm_bundle("int4")
 
 
-def tiny_export(family: FamilyModel, out: Path, precision: str) -> Path:
+def tiny_export(family: LoadedFamily, out: Path, precision: str) -> Path:
     """Export and give the bundle's directory."""
-    export(family, family.base.tokenizer, out, precision)
+    export(family, out, precision)
     return out
 
 

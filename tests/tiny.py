@@ -6,10 +6,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from family.spec import SPEC_VERSION, Base, Exit, FamilySpec
+from family.spec import Base, Exit, FamilySpec
 from training.base import LoadedBase
-from training.model import FamilyModel
-from training.shapes import spec_shapes
+from training.loaded import LoadedFamily
+from training.modeling import FamilyForCausalLM
+from training.shapes import new_spec
 
 TINY_CONTEXT = 256
 TINY_EXITS = (2, 4, 6)
@@ -67,25 +68,21 @@ def write_tiny_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_family(base: LoadedBase, seed: int = 1) -> FamilyModel:
+def tiny_family(base: LoadedBase, seed: int = 1) -> LoadedFamily:
     """A family on a tiny base with exits after layers 2, 4 and 6; its branches differ from the trunk's layers."""
     exits = tuple(Exit(layer, "norm" if layer == TINY_EXITS[-1] else "block") for layer in TINY_EXITS)
-    spec = FamilySpec(
-        schema_version=SPEC_VERSION,
-        name="tiny-g3",
-        base=Base(base.id, base.weights_sha256),
-        architecture=type(base.model).__name__,
-        context=TINY_CONTEXT,
-        exits=exits,
-        **spec_shapes(base.model),
-    )
-    family = FamilyModel(spec, base).eval()
+    family = new_family(new_spec("tiny-g3", Base(base.id, base.weights_sha256), base.model, exits), base)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for _, parameter in family.trainable():
+        for parameter in family.model.branches.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
             parameter.copy_(parameter.to(torch.bfloat16))  # what a family folder holds
     return family
+
+
+def new_family(spec: FamilySpec, base: LoadedBase) -> LoadedFamily:
+    """A family whose branches are copies of the trunk's layers and norm."""
+    return LoadedFamily(spec, base, FamilyForCausalLM.from_base(spec.exits, base.model))
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

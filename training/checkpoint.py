@@ -16,15 +16,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
 from family.files import write_atomic
 from family.spec import Base, FamilySpec, load_spec, save_spec
 from training.base import LoadedBase, hash_weights, load_base_of, quiet
 from training.config import FamilyConfig
 from training.errors import BaseModelError, CheckpointError
+from training.loaded import LoadedFamily
 from training.lora import lora_tensors, merge_lora
-from training.model import FamilyModel, exporter_view
 from training.modeling import FamilyForCausalLM
 from training.shapes import check_shapes
 
@@ -44,7 +44,7 @@ def is_whole(folder: Path) -> bool:
     return (folder / CONFIG_NAME).is_file()
 
 
-def open_family(folder: Path, base: str | None = None) -> FamilyModel:
+def open_family(folder: Path, base: str | None = None) -> LoadedFamily:
     """Read a family folder and the base that it needs: `base`, or the one it was trained on.
 
     Raises:
@@ -54,23 +54,7 @@ def open_family(folder: Path, base: str | None = None) -> FamilyModel:
     return load_family(folder, None if is_whole(folder) else load_base_of(spec, base))
 
 
-def load_family(folder: Path, base: LoadedBase | None) -> FamilyModel:
-    """A family as the exporter takes it. Its base is the trunk as it was trained.
-
-    Raises:
-        SpecError, BaseModelError, CheckpointError: as `load_trained`.
-    """
-    spec = load_spec(folder / SPEC_NAME)
-    if is_whole(folder):
-        family = load_trained(folder, base)
-        trunk = family.submodel(spec.granularity)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        return exporter_view(family, spec, LoadedBase(trunk, tokenizer, spec.base.id, spec.base.weights_sha256))
-    loaded = _with_deltas(folder, _needed(spec, base))
-    return exporter_view(_with_branches(folder, spec, loaded.model), spec, loaded)
-
-
-def load_trained(folder: Path, base: LoadedBase | None) -> FamilyForCausalLM:
+def load_family(folder: Path, base: LoadedBase | None) -> LoadedFamily:
     """Read a family folder on top of a loaded base, None for a family that holds its trunk; everything is float32.
 
     Weights other than those the branches were trained on are allowed (a hub's bfloat16 instead of a dequantized file)
@@ -83,15 +67,28 @@ def load_trained(folder: Path, base: LoadedBase | None) -> FamilyForCausalLM:
     """
     spec = load_spec(folder / SPEC_NAME)
     if is_whole(folder):
-        return _read_whole(folder)
-    loaded = _with_deltas(folder, _needed(spec, base))
-    return _with_branches(folder, spec, loaded.model)
+        model = _read_whole(folder)
+        trunk: Any = model.submodel(spec.granularity).requires_grad_(False)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return LoadedFamily(spec, LoadedBase(trunk, tokenizer, spec.base.id, spec.base.weights_sha256), model)
+    if base is None:
+        raise BaseModelError(f"family {spec.name}: its trunk is {spec.base.id}'s; give that base")
+    loaded = _with_deltas(folder, spec, base)
+    model = FamilyForCausalLM.from_base(spec.exits, loaded.model)
+    for g in range(1, spec.granularity):
+        load_branch(branch_path(folder, g), model.branch(g))
+    return LoadedFamily(spec, loaded, cast(FamilyForCausalLM, model.train(False)))
 
 
-def save_family(model: FamilyModel, folder: Path) -> None:
+def load_trained(folder: Path, base: LoadedBase | None) -> FamilyForCausalLM:
+    """The model that `load_family` reads."""
+    return load_family(folder, base).model
+
+
+def save_family(family: LoadedFamily, folder: Path) -> None:
     """Write the spec and the branches of a family on its base; each file whole or not at all."""
-    write_branches(model.state_dict(), model.spec, folder)
-    save_spec(model.spec, folder / SPEC_NAME)
+    write_branches(family.model.state_dict(), family.spec, folder)
+    save_spec(family.spec, folder / SPEC_NAME)
 
 
 def save_trained(
@@ -137,15 +134,8 @@ def write_branches(state: Mapping[str, Tensor], spec: FamilySpec, folder: Path) 
         _write_tensors(branch_path(folder, g), named)
 
 
-def _needed(spec: FamilySpec, base: LoadedBase | None) -> LoadedBase:
-    if base is None:
-        raise BaseModelError(f"family {spec.name}: its trunk is {spec.base.id}'s; give that base")
-    return base
-
-
-def _with_deltas(folder: Path, base: LoadedBase) -> LoadedBase:
+def _with_deltas(folder: Path, spec: FamilySpec, base: LoadedBase) -> LoadedBase:
     """The base, or a copy of it with the trunk's deltas added."""
-    spec = load_spec(folder / SPEC_NAME)
     check_shapes(spec, base.model)
     if base.weights_sha256 != spec.base.weights_sha256:
         warnings.warn(
@@ -163,13 +153,6 @@ def _with_deltas(folder: Path, base: LoadedBase) -> LoadedBase:
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: {error.args[0]}; copy the family folder again") from error
     return LoadedBase(model, base.tokenizer, base.id, hash_weights(model))
-
-
-def _with_branches(folder: Path, spec: FamilySpec, model: PreTrainedModel) -> FamilyForCausalLM:
-    family = FamilyForCausalLM.from_base(spec.exits, model)
-    for g in range(1, spec.granularity):
-        load_branch(branch_path(folder, g), family.branches[str(g)])
-    return cast(FamilyForCausalLM, family.train(False))
 
 
 def load_branch(path: Path, branch: torch.nn.Module) -> None:

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.model import FamilyModel
 from training.modeling import FamilyForCausalLM
 
 K = TypeVar("K")
@@ -144,7 +143,7 @@ def joined(parts: Sequence[Marks]) -> Marks:
     )
 
 
-def family_logits(model: FamilyModel | FamilyForCausalLM) -> LogitsFn:
+def family_logits(model: FamilyForCausalLM) -> LogitsFn:
     """Logits of all exits of a family in float32, as `evaluate` takes them."""
     device = next(model.parameters()).device
 

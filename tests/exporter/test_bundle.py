@@ -27,10 +27,11 @@ from family.files import sha256_file
 from family.manifest import SHARED_DATA_NAME, load_manifest, verify_files
 from family.spec import FamilySpec
 from tests.conftest import tiny_export
+from tests.tiny import new_family
 from tests.tiny import tiny_family as make_tiny_family
 from training.base import load_base
 from training.checkpoint import branch_path, save_family
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 INT4_CEILING = 0.45
 """Bytes of a tiny 4-bit bundle's weights over f32's; the tiny head, at 8 bits, is a large part of it."""
@@ -42,7 +43,7 @@ def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def real_size(tiny_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FamilyModel:
+def real_size(tiny_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
     """SmolLM2-135M's layers, six of them with random weights, and a small vocabulary."""
     shapes = {"hidden_size": 576, "intermediate_size": 1536, "head_dim": 64}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
@@ -59,7 +60,7 @@ def real_size(tiny_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     [("tiny_bundle", "f32"), ("tiny_bundle_int8", "int8"), ("tiny_bundle_int4", "int4")],
 )
 def test_two_exports_are_the_same_to_the_byte(
-    fixture: str, precision: str, tiny_family: FamilyModel, tmp_path: Path, request: pytest.FixtureRequest
+    fixture: str, precision: str, tiny_family: LoadedFamily, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     first = request.getfixturevalue(fixture)
     second = tiny_export(tiny_family, tmp_path / "elsewhere" / "again", precision)
@@ -77,7 +78,7 @@ def test_a_bundle_has_exactly_the_files_of_its_manifest(tiny_bundle: Path, tiny_
         assert {*manifest.files} == opened | {"tokenizer.json", "chat_template.jinja"}
 
 
-def test_the_tied_head_is_stored_once(tiny_family: FamilyModel, tiny_bundle: Path) -> None:
+def test_the_tied_head_is_stored_once(tiny_family: LoadedFamily, tiny_bundle: Path) -> None:
     manifest, spec = load_manifest(tiny_bundle), tiny_family.spec
     head = spec.vocab_size * spec.d_model * 4
     assert head <= manifest.files[SHARED_DATA_NAME].bytes < 2 * head
@@ -103,7 +104,7 @@ def test_graphs_carry_no_trace_of_where_they_were_built(tiny_bundle: Path, tiny_
             assert not any(trace in content for trace in (tempfile.gettempdir().encode(), b"built-", b".py"))
 
 
-def test_hashes_are_those_of_the_family_folder(tiny_family: FamilyModel, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_hashes_are_those_of_the_family_folder(tiny_family: LoadedFamily, tiny_bundle: Path, tmp_path: Path) -> None:
     save_family(tiny_family, tmp_path)
     hashes = load_manifest(tiny_bundle).hashes
     assert hashes.branches == (sha256_file(branch_path(tmp_path, 1)), sha256_file(branch_path(tmp_path, 2)), "")
@@ -118,14 +119,14 @@ def test_precisions_share_the_family_but_not_the_export(tiny_bundle: Path, tiny_
     assert (exact.precision, quantized.precision) == ("f32", "int4")
 
 
-def test_a_text_ends_at_the_chat_end_and_the_end_of_text(tiny_family: FamilyModel, tiny_bundle: Path) -> None:
+def test_a_text_ends_at_the_chat_end_and_the_end_of_text(tiny_family: LoadedFamily, tiny_bundle: Path) -> None:
     vocabulary = tiny_family.base.tokenizer.get_vocab()
     stops = load_manifest(tiny_bundle).stop_ids
     assert vocabulary["<|im_end|>"] in stops and vocabulary["<|endoftext|>"] in stops
 
 
 def test_the_bundle_has_what_its_chat_template_may_name(
-    tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = "{{ bos_token }}{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% break %}"
     template += "{% endfor %}{{ eos_token }}{{ strftime_now('%Y') }}"
@@ -147,7 +148,7 @@ def test_the_bundle_has_what_its_chat_template_may_name(
     ],
 )
 def test_a_chat_template_that_does_not_render_is_refused_at_once(
-    template: str, reason: str, tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: str, reason: str, tiny_family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny_family.base.tokenizer, "chat_template", template)
     monkeypatch.setattr(bundle_module, "make_pieces", None)
@@ -171,7 +172,7 @@ def test_an_altered_truncated_or_missing_file_is_found(name: str, copy: Path) ->
         verify_files(manifest, copy, manifest.files)
 
 
-def test_a_directory_that_is_no_bundle_is_left_alone(tiny_family: FamilyModel, tmp_path: Path) -> None:
+def test_a_directory_that_is_no_bundle_is_left_alone(tiny_family: LoadedFamily, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ExportError, match="not a bundle"):
         tiny_export(tiny_family, tmp_path, "f32")
@@ -185,7 +186,7 @@ def test_a_directory_that_is_no_bundle_is_left_alone(tiny_family: FamilyModel, t
     "content", ['{"name": "an extension", "version": "1"}', '["schema_version", "spec", "graphs"]', "{"]
 )
 def test_a_directory_with_a_manifest_of_something_else_is_left_alone(
-    content: str, tiny_family: FamilyModel, tmp_path: Path
+    content: str, tiny_family: LoadedFamily, tmp_path: Path
 ) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(ExportError, match="not a bundle"):
@@ -203,14 +204,14 @@ def test_a_directory_in_use_is_refused_before_anything_is_built(
         check_target(Path(out))
 
 
-def test_a_link_to_a_bundle_stands_for_the_bundle(tiny_family: FamilyModel, copy: Path) -> None:
+def test_a_link_to_a_bundle_stands_for_the_bundle(tiny_family: LoadedFamily, copy: Path) -> None:
     link = copy.parent / "link"
     link.symlink_to(copy)
     tiny_export(tiny_family, link, "int4")
     assert link.is_symlink() and load_manifest(copy).precision == "int4"
 
 
-def test_a_bundle_is_replaced_and_nothing_stays_behind(tiny_family: FamilyModel, copy: Path) -> None:
+def test_a_bundle_is_replaced_and_nothing_stays_behind(tiny_family: LoadedFamily, copy: Path) -> None:
     (copy / "segment-9.onnx").touch()
     tiny_export(tiny_family, copy, "int4")
     assert load_manifest(copy).precision == "int4"
@@ -220,7 +221,7 @@ def test_a_bundle_is_replaced_and_nothing_stays_behind(tiny_family: FamilyModel,
 
 @pytest.mark.parametrize("precision", ["f32", "int4"])
 def test_a_corrupted_weight_is_refused_and_the_old_bundle_stays(
-    precision: str, tiny_family: FamilyModel, copy: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, tiny_family: LoadedFamily, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (copy / "manifest.json").read_text()
 
@@ -266,7 +267,7 @@ def test_a_matrix_lost_from_a_quantized_graph_of_real_size_is_refused(
     graph: str,
     weight: str,
     told: str,
-    real_size: FamilyModel,
+    real_size: LoadedFamily,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -298,7 +299,7 @@ def test_parity_of_a_quantized_bundle_is_against_its_own_weights(tiny_bundle: Pa
 
 
 def test_a_graph_that_does_not_run_is_refused(
-    tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def truncating(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) -> None:
         write_graphs(pieces, spec, folder)
@@ -323,18 +324,18 @@ def test_the_manifest_names_the_tools_and_the_parity_of_every_graph(tiny_bundle:
     assert "quality" not in json.loads((tiny_bundle / "manifest.json").read_text())
 
 
-def test_an_early_exit_may_have_no_branch(tiny_family: FamilyModel, tmp_path: Path) -> None:
+def test_an_early_exit_may_have_no_branch(tiny_family: LoadedFamily, tmp_path: Path) -> None:
     exits = (replace(tiny_family.spec.exits[0], branch="norm"), *tiny_family.spec.exits[1:])
-    family = FamilyModel(replace(tiny_family.spec, exits=exits), tiny_family.base).eval()
+    family = new_family(replace(tiny_family.spec, exits=exits), tiny_family.base)
     with torch.no_grad():
-        for _, parameter in family.trainable():
+        for parameter in family.model.branches.parameters():
             parameter.mul_(1.5)
-    manifest = export(family, family.base.tokenizer, tmp_path / "bundle", "f32")
+    manifest = export(family, tmp_path / "bundle", "f32")
     assert manifest.graph("exit", 1).kv_layers == 0
     assert manifest.hashes.branches[0] != ""
 
 
-def variant(base: Path, folder: Path, **config: object) -> FamilyModel:
+def variant(base: Path, folder: Path, **config: object) -> LoadedFamily:
     """A tiny family on the tiny base's tokenizer and another config."""
     shutil.copytree(base, folder)
     changed = AutoConfig.from_pretrained(base, **config)
@@ -347,7 +348,7 @@ def variant(base: Path, folder: Path, **config: object) -> FamilyModel:
 def test_a_base_with_a_head_of_its_own_is_supported(precision: str, tiny_base_dir: Path, tmp_path: Path) -> None:
     family = variant(tiny_base_dir, tmp_path / "base", tie_word_embeddings=False)
     assert not torch.equal(family.base.model.lm_head.weight, family.base.model.model.embed_tokens.weight)
-    manifest = export(family, family.base.tokenizer, tmp_path / "bundle", precision)
+    manifest = export(family, tmp_path / "bundle", precision)
     assert len(manifest.parity) == 6
 
 
@@ -355,15 +356,15 @@ def test_rope_as_in_llama_3_is_supported_and_others_are_refused(tiny_base_dir: P
     llama3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0}
     llama3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     family = variant(tiny_base_dir, tmp_path / "llama3", rope_parameters=llama3)
-    export(family, family.base.tokenizer, tmp_path / "bundle", "f32")
+    export(family, tmp_path / "bundle", "f32")
     dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     family = variant(tiny_base_dir, tmp_path / "dynamic", rope_parameters=dynamic)
     with pytest.raises(ExportError, match="rope type 'dynamic' is not supported; give a base with one of default"):
-        export(family, family.base.tokenizer, tmp_path / "refused", "f32")
+        export(family, tmp_path / "refused", "f32")
 
 
 def test_a_builder_that_fails_is_told_in_one_line_with_advice(
-    tiny_family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*args: object, **options: object) -> None:
         sys.stdout.write("first line\nlast line\n")

@@ -13,10 +13,10 @@ from exporter.dequantize import stored_matrices
 from exporter.errors import ExportError
 from family.manifest import load_manifest
 from tests.exporter.test_quantize import q4_1
-from tests.tiny import TEXT
+from tests.tiny import TEXT, new_family
 from training.base import load_base
 from training.errors import DataError
-from training.model import FamilyModel, trunk_states
+from training.loaded import LoadedFamily
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -30,7 +30,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
 
 
 @pytest.fixture(scope="module")
-def found(tiny_family: FamilyModel, text: Calibration) -> FamilyModel:
+def found(tiny_family: LoadedFamily, text: Calibration) -> LoadedFamily:
     """The tiny family with the layers of its first two segments calibrated."""
     windows = windows_of(text, tiny_family.base.tokenizer, tiny_family.spec.context)
     return calibrated(tiny_family, range(4), windows)
@@ -88,23 +88,24 @@ def test_the_factor_is_that_of_the_inverse() -> None:
     assert torch.allclose(factor.T @ factor @ damped, torch.eye(32), atol=1e-4)
 
 
-def test_it_changes_the_layers_that_it_is_told_and_no_others(tiny_family: FamilyModel, found: FamilyModel) -> None:
+def test_it_changes_the_layers_that_it_is_told_and_no_others(tiny_family: LoadedFamily, found: LoadedFamily) -> None:
     old, new = tiny_family.base.model.state_dict(), found.base.model.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert len(changed) == 4 * len(PROJECTIONS)
     assert all(name.split(".")[2] in "0123" and name.split(".")[-2] in PROJECTIONS for name in changed)
     assert all(on_grids(new[name]) for name in changed)
-    assert found.branches is tiny_family.branches
+    branches, shared = (dict(f.model.branches.named_parameters()) for f in (tiny_family, found))
+    assert all(shared[name] is parameter for name, parameter in branches.items())
     assert found.base.weights_sha256 == tiny_family.base.weights_sha256
 
 
-def test_what_lies_on_grids_already_is_left_as_it_is(found: FamilyModel, text: Calibration) -> None:
+def test_what_lies_on_grids_already_is_left_as_it_is(found: LoadedFamily, text: Calibration) -> None:
     windows = windows_of(text, found.base.tokenizer, found.spec.context)
     old, new = (f.base.model.state_dict() for f in (found, calibrated(found, range(4), windows)))
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
-def test_rows_of_other_ids_are_closer_than_with_rounded_weights(tiny_family: FamilyModel) -> None:
+def test_rows_of_other_ids_are_closer_than_with_rounded_weights(tiny_family: LoadedFamily) -> None:
     generator = torch.Generator().manual_seed(5)
     ids, others = (torch.randint(tiny_family.spec.vocab_size, (n, 256), generator=generator) for n in (16, 4))
     nearest = calibrated(tiny_family, range(4), ids)
@@ -112,17 +113,16 @@ def test_rows_of_other_ids_are_closer_than_with_rounded_weights(tiny_family: Fam
         if name.split(".")[-2] in PROJECTIONS and name.split(".")[2] in "0123":
             parameter.copy_(rounded(tiny_family.base.model.get_parameter(name)))
     exact, fitted, plain = (
-        trunk_states(f.spec, f.base.model.model, others)[0][2]
-        for f in (tiny_family, calibrated(tiny_family, range(4), ids), nearest)
+        f.model.states(others)[0][2] for f in (tiny_family, calibrated(tiny_family, range(4), ids), nearest)
     )
     assert (fitted - exact).norm() < 0.95 * (plain - exact).norm()
 
 
 def test_a_bundle_holds_the_calibrated_weights_under_the_familys_name(
-    tiny_family: FamilyModel, text: Calibration, found: FamilyModel, tmp_path: Path, tiny_bundle_int4: Path
+    tiny_family: LoadedFamily, text: Calibration, found: LoadedFamily, tmp_path: Path, tiny_bundle_int4: Path
 ) -> None:
     out, precision = tmp_path / "bundle", "device=int4,edge=int4,cloud=f32"
-    export(tiny_family, tiny_family.base.tokenizer, out, precision, calibration=text)
+    export(tiny_family, out, precision, calibration=text)
     manifest, state = load_manifest(out), found.base.model.state_dict()
     for g in (1, 2):
         for name, matrix in stored_matrices(out / f"segment-{g}.onnx", tiny_family.spec).items():
@@ -132,28 +132,28 @@ def test_a_bundle_holds_the_calibrated_weights_under_the_familys_name(
     assert manifest.family_fingerprint == load_manifest(tiny_bundle_int4).family_fingerprint
 
 
-def test_a_mistake_is_told(tiny_family: FamilyModel, text: Calibration, tmp_path: Path) -> None:
-    tokenizer, out = tiny_family.base.tokenizer, tmp_path / "bundle"
+def test_a_mistake_is_told(tiny_family: LoadedFamily, text: Calibration, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
     with pytest.raises(ExportError, match="none are; leave --calibrate out, or give a tier int4 or int8"):
-        export(tiny_family, tokenizer, out, "f32", calibration=text)
+        export(tiny_family, out, "f32", calibration=text)
     with pytest.raises(ExportError, match="8 tokens to calibrate on, fewer than one window of 256; give a longer text"):
-        export(tiny_family, tokenizer, out, "int4", calibration=Calibration(text.text, 8))
+        export(tiny_family, out, "int4", calibration=Calibration(text.text, 8))
     with pytest.raises(DataError, match="nowhere: no such file"):
-        export(tiny_family, tokenizer, out, "int4", calibration=Calibration(tmp_path / "nowhere", 8))
+        export(tiny_family, out, "int4", calibration=Calibration(tmp_path / "nowhere", 8))
     assert not out.exists()
 
 
-def test_four_bits_of_some_tiers_are_their_layers(tiny_family: FamilyModel) -> None:
+def test_four_bits_of_some_tiers_are_their_layers(tiny_family: LoadedFamily) -> None:
     assert four_bit_layers(tiny_family.spec, {1: "int4", 2: "f32", 3: "int4"}) == {0, 1, 4, 5}
     assert not four_bit_layers(tiny_family.spec, {1: "int8", 2: "f32", 3: "int8"})
 
 
 def test_rows_that_are_not_numbers_are_refused(
-    text: Calibration, tiny_base_dir: Path, tiny_family: FamilyModel
+    text: Calibration, tiny_base_dir: Path, tiny_family: LoadedFamily
 ) -> None:
     base = load_base(str(tiny_base_dir))
     base.model.get_parameter("model.layers.1.mlp.down_proj.weight")[0, 0] = float("nan")
-    broken = FamilyModel(tiny_family.spec, base)
+    broken = new_family(tiny_family.spec, base)
     windows = windows_of(text, base.tokenizer, broken.spec.context)
     with pytest.raises(ExportError, match=r"layer 2, self_attn\.q_proj: its inputs on the calibration text are not"):
         calibrated(broken, range(4), windows)

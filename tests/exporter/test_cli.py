@@ -10,7 +10,7 @@ import pytest
 from exporter import cli
 from family.manifest import load_manifest
 from training.checkpoint import save_family
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 MAIN = "from exporter.cli import main; main()"
 HEAVY = "import sys, exporter.cli; print(sorted({'torch', 'onnx', 'numpy', 'transformers'} & {*sys.modules}))"
@@ -23,7 +23,7 @@ def command(*arguments: object, code: str = MAIN) -> "subprocess.CompletedProces
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny_family: LoadedFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("family") / "tiny"
     path.mkdir()
     save_family(tiny_family, path)

@@ -18,7 +18,7 @@ from exporter.huggingface import save_base
 from family.graphs import INPUT_IDS, LOGITS, SEQLENS_K, TOTAL
 from relay.engine.graph import session_options
 from tests.exporter.helpers import F32, I64, Bundle
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 N = 40
 
@@ -31,7 +31,7 @@ def with_outputs(source: Path, names: list[str], target: Path) -> ort.InferenceS
     return ort.InferenceSession(str(target), session_options(2), providers=["CPUExecutionProvider"])
 
 
-def embedded(bundle: Path, family: FamilyModel, ids: I64) -> F32:
+def embedded(bundle: Path, family: LoadedFamily, ids: I64) -> F32:
     """The rows that segment 1's embedding gives, [1, n, d_model]."""
     session = with_outputs(bundle / "segment-1.onnx", [EMBEDDED], bundle / "embedded.onnx")
     slots = np.zeros((1, family.spec.kv_heads, len(ids) + 1, family.spec.head_dim), np.float32)
@@ -42,7 +42,7 @@ def embedded(bundle: Path, family: FamilyModel, ids: I64) -> F32:
     return rows
 
 
-def uncut(family: FamilyModel, source: Path, layers: list[int], rows: F32) -> tuple[list[F32], F32]:
+def uncut(family: LoadedFamily, source: Path, layers: list[int], rows: F32) -> tuple[list[F32], F32]:
     """The residual stream after these numbers of layers, and the logits, of the builder's own whole graph."""
     out = source.parent / "built"
     out.mkdir()
@@ -57,14 +57,14 @@ def uncut(family: FamilyModel, source: Path, layers: list[int], rows: F32) -> tu
 
 
 def test_relayed_rows_and_logits_are_those_of_the_uncut_graph(
-    tiny_family: FamilyModel, tiny_bundle: Path, tmp_path: Path
+    tiny_family: LoadedFamily, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     ids = np.random.default_rng(3).integers(0, 512, N)
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
     bundle = Bundle(folder, ids)
     with quiet():
-        source = save_base(tiny_family, tiny_family.base.tokenizer, tmp_path / "base")
+        source = save_base(tiny_family, tmp_path / "base")
     rows, logits = uncut(tiny_family, source, [2, 4], embedded(folder, tiny_family, ids))
     for found, expected in zip(bundle.rows[1:3], rows, strict=True):
         assert np.array_equal(found, expected)
@@ -73,7 +73,7 @@ def test_relayed_rows_and_logits_are_those_of_the_uncut_graph(
 
 @pytest.mark.parametrize("g", [1, 2])
 def test_an_early_exits_logits_are_those_of_the_uncut_sub_model(
-    g: int, tiny_family: FamilyModel, tiny_bundle: Path, tmp_path: Path
+    g: int, tiny_family: LoadedFamily, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     ids = np.random.default_rng(4).integers(0, 512, N)
     folder = tmp_path / "bundle"

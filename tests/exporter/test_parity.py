@@ -9,10 +9,10 @@ import torch
 from exporter.parity import F32_BOUND, POSITIONS, compare, reference
 from exporter.quality import bundle_logits
 from family.manifest import load_manifest
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 
-def test_relayed_logits_are_the_sub_models(tiny_family: FamilyModel, tiny_bundle: Path) -> None:
+def test_relayed_logits_are_the_sub_models(tiny_family: LoadedFamily, tiny_bundle: Path) -> None:
     ids = np.random.default_rng(5).integers(0, 512, 100)
     manifest = load_manifest(tiny_bundle)
     found = bundle_logits(tiny_bundle, manifest.graphs, manifest.spec)(ids)
@@ -23,8 +23,8 @@ def test_relayed_logits_are_the_sub_models(tiny_family: FamilyModel, tiny_bundle
         assert np.array_equal(found[g].argmax(1), expected.argmax(1))
 
 
-def test_the_reference_has_enough_rows_of_real_text(tiny_family: FamilyModel) -> None:
-    ref = reference(tiny_family, tiny_family.base.tokenizer)
+def test_the_reference_has_enough_rows_of_real_text(tiny_family: LoadedFamily) -> None:
+    ref = reference(tiny_family)
     assert len(ref.ids) == POSITIONS == len(ref.rows[3]) == len(ref.logits[1])
     assert len(set(ref.ids.tolist())) > POSITIONS // 4
 

@@ -13,7 +13,7 @@ from family.manifest import load_manifest
 from training.data import eval_ids
 from training.errors import DataError
 from training.evaluate import evaluate, family_logits
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def text(tmp_path: Path) -> Path:
 
 
 def test_quality_has_the_figures_of_pytorch_and_the_protocol(
-    tiny_family: FamilyModel, text: Path, tmp_path: Path
+    tiny_family: LoadedFamily, text: Path, tmp_path: Path
 ) -> None:
     tokenizer = tiny_family.base.tokenizer
     said: list[str] = []
-    export(tiny_family, tokenizer, tmp_path / "b", "f32", held=Held(text, 600), say=said.append)
+    export(tiny_family, tmp_path / "b", "f32", held=Held(text, 600), say=said.append)
     quality = load_manifest(tmp_path / "b").quality
     assert quality is not None
-    expected = evaluate(family_logits(tiny_family), eval_ids(text, tokenizer, 601), 256, 256)
+    expected = evaluate(family_logits(tiny_family.model), eval_ids(text, tokenizer, 601), 256, 256)
     assert (quality.tokens, quality.window, quality.stride) == (512, 256, 256)
     assert (quality.text, quality.text_sha256) == ("held-out.txt", sha256_file(text))
     for found, wanted in zip(quality.exits, expected.exits, strict=True):
@@ -43,17 +43,17 @@ def test_quality_has_the_figures_of_pytorch_and_the_protocol(
     assert any("512 tokens" in line for line in said)
 
 
-def test_eight_bits_cost_little(tiny_family: FamilyModel, text: Path, tmp_path: Path) -> None:
-    found = export(tiny_family, tiny_family.base.tokenizer, tmp_path / "b", "int8", held=Held(text, 600)).quality
+def test_eight_bits_cost_little(tiny_family: LoadedFamily, text: Path, tmp_path: Path) -> None:
+    found = export(tiny_family, tmp_path / "b", "int8", held=Held(text, 600)).quality
     assert found is not None
-    expected = evaluate(family_logits(tiny_family), eval_ids(text, tiny_family.base.tokenizer, 601), 256, 256)
+    expected = evaluate(family_logits(tiny_family.model), eval_ids(text, tiny_family.base.tokenizer, 601), 256, 256)
     for whole, exact in zip(found.exits, expected.exits, strict=True):
         assert whole.cross_entropy == pytest.approx(exact.cross_entropy, rel=0.01)
         assert whole.agreement == pytest.approx(exact.agreement, abs=0.05)
 
 
 def test_the_benchmark_measures_a_bundle_by_itself(
-    tiny_family: FamilyModel, tiny_bundle: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_family: LoadedFamily, tiny_bundle: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = eval_ids(text, bundle_tokenizer(tiny_bundle, load_manifest(tiny_bundle)), 10_000)
     assert np.array_equal(ids, eval_ids(text, tiny_family.base.tokenizer, 10_000))
@@ -61,7 +61,7 @@ def test_the_benchmark_measures_a_bundle_by_itself(
     monkeypatch.setattr(report, "data", lambda name: text)
     monkeypatch.setattr(exits, "TOKENS", 600)
     result = exits.measure()
-    expected = evaluate(family_logits(tiny_family), ids[:601], 256, 256)
+    expected = evaluate(family_logits(tiny_family.model), ids[:601], 256, 256)
     assert result["f32"]["tokens"] == result["int4"]["tokens"] == 512
     for score in expected.exits:
         assert result["f32"]["cross_entropy"][f"exit_{score.exit}"] == pytest.approx(score.cross_entropy, abs=1e-3)
@@ -69,10 +69,10 @@ def test_the_benchmark_measures_a_bundle_by_itself(
 
 
 def test_a_text_shorter_than_a_window_is_refused_and_nothing_is_written(
-    tiny_family: FamilyModel, tmp_path: Path
+    tiny_family: LoadedFamily, tmp_path: Path
 ) -> None:
     text = tmp_path / "short.txt"
     text.write_text("Too short.")
     with pytest.raises(DataError, match="fewer than one window"):
-        export(tiny_family, tiny_family.base.tokenizer, tmp_path / "b", "f32", held=Held(text, 600))
+        export(tiny_family, tmp_path / "b", "f32", held=Held(text, 600))
     assert [p.name for p in tmp_path.iterdir()] == ["short.txt"]

@@ -26,7 +26,7 @@ from tests.relay.servers import chain, single, text
 from tests.tiny import tiny_family as make_tiny_family
 from tests.tiny import write_tiny_base
 from training.base import load_base
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 MIXED = "device=int4,edge=int8,cloud=f32"
 
@@ -45,7 +45,7 @@ def q4_1(out: int, width: int, seed: int = 0, spread: float = 1.0) -> F32:
 
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> FamilyModel:
+def family(tmp_path_factory: pytest.TempPathFactory) -> LoadedFamily:
     """A tiny family whose base was stored in 4 bits."""
     base = load_base(str(write_tiny_base(tmp_path_factory.mktemp("stored") / "base")))
     with torch.no_grad():
@@ -56,7 +56,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> FamilyModel:
 
 
 @pytest.fixture(scope="module")
-def bundles(family: FamilyModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(family: LoadedFamily, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """That family at `int4` and mixed."""
     folder = tmp_path_factory.mktemp("quantized")
     return {p: tiny_export(family, folder / p.replace("=", "-"), p) for p in ("int4", MIXED)}
@@ -142,7 +142,7 @@ def test_the_sums_are_made_once_for_all_that_read_the_same() -> None:
     assert [node.op_type for node in piece.nodes] == ["MatMul", "Concat", "MatMulNBits", "MatMulNBits", "Add"]
 
 
-def test_the_stored_weights_of_the_trunk_are_the_bases(family: FamilyModel, bundles: Mapping[str, Path]) -> None:
+def test_the_stored_weights_of_the_trunk_are_the_bases(family: LoadedFamily, bundles: Mapping[str, Path]) -> None:
     state, exact, rounded = family.base.model.state_dict(), 0, 0
     for g in (1, 2, 3):
         for name, matrix in stored_matrices(bundles["int4"] / f"segment-{g}.onnx", family.spec).items():
@@ -187,7 +187,7 @@ def test_tiers_are_one_family(bundles: Mapping[str, Path]) -> None:
     assert one.export_fingerprint != other.export_fingerprint
 
 
-def test_a_lost_offset_is_found(family: FamilyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_offset_is_found(family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def losing(pieces: Mapping[str, Piece], spec: FamilySpec, folder: Path) -> None:
         write_graphs(pieces, spec, folder)
         content = (folder / "segment-2.data").read_bytes()

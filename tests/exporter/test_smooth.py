@@ -16,10 +16,10 @@ from exporter.samples import LENGTH, TEXTS, first_id, own_text
 from exporter.smooth import divide, divisors, edges_of, integer_blocks, integer_layers, smoothed
 from family.manifest import load_manifest
 from tests.exporter.test_calibrate import PROJECTIONS
-from tests.tiny import TEXT
+from tests.tiny import TEXT, new_family
 from tests.tiny import tiny_family as make_tiny_family
 from training.base import load_base
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 MIXED = {1: "int4", 2: "int8", 3: "f32"}
 MIXED_TEXT = "device=int4,edge=int8,cloud=f32"
@@ -31,7 +31,7 @@ def random_ids(seed: int, n: int = 4, width: int = 64) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def uneven(tiny_base_dir: Path) -> FamilyModel:
+def uneven(tiny_base_dir: Path) -> LoadedFamily:
     """The tiny family with a few inputs of every block 32 times as large, and their weights as much smaller."""
     family = make_tiny_family(load_base(str(tiny_base_dir)))
     generator = torch.Generator().manual_seed(3)
@@ -45,22 +45,22 @@ def uneven(tiny_base_dir: Path) -> FamilyModel:
 
 
 @pytest.fixture(scope="module")
-def even(uneven: FamilyModel) -> FamilyModel:
+def even(uneven: LoadedFamily) -> LoadedFamily:
     return smoothed(uneven, INT8, random_ids(0))
 
 
-def test_what_the_family_computes_stays_the_same_to_the_bit(uneven: FamilyModel, even: FamilyModel) -> None:
+def test_what_the_family_computes_stays_the_same_to_the_bit(uneven: LoadedFamily, even: LoadedFamily) -> None:
     ids = random_ids(1)
     for family in (uneven, even):
-        for parameter in family.parameters():
+        for parameter in family.model.parameters():
             assert parameter.isfinite().all()
     with torch.no_grad():
-        before, after = uneven.forward_exits(ids), even.forward_exits(ids)
+        before, after = uneven.model.forward_exits(ids), even.model.forward_exits(ids)
     assert all(torch.equal(before[g], after[g]) for g in (1, 2, 3))
 
 
 def test_it_divides_where_values_are_made_and_multiplies_where_they_are_read(
-    uneven: FamilyModel, even: FamilyModel
+    uneven: LoadedFamily, even: LoadedFamily
 ) -> None:
     old, new = integer_blocks(uneven, INT8), integer_blocks(even, INT8)
     assert len(old) == 6 + 2
@@ -74,16 +74,16 @@ def test_it_divides_where_values_are_made_and_multiplies_where_they_are_read(
         assert torch.equal(b.self_attn.k_proj.weight, a.self_attn.k_proj.weight * ratio)  # type: ignore[union-attr,operator]
 
 
-def test_blocks_in_whole_numbers_come_closer(uneven: FamilyModel, even: FamilyModel) -> None:
+def test_blocks_in_whole_numbers_come_closer(uneven: LoadedFamily, even: LoadedFamily) -> None:
     """Their inputs and their weights rounded as `exporter.integer` does."""
     ids = random_ids(2)
     with torch.no_grad():
-        exact = uneven.forward_exits(ids)
+        exact = uneven.model.forward_exits(ids)
     plain, evened = (error(in_whole_numbers(family, ids), exact) for family in (uneven, even))
     assert evened < 0.5 * plain
 
 
-def in_whole_numbers(family: FamilyModel, ids: Tensor) -> dict[int, Tensor]:
+def in_whole_numbers(family: LoadedFamily, ids: Tensor) -> dict[int, Tensor]:
     """The exits' rows with products as in the graphs."""
     matrices = [m for b in integer_blocks(family, INT8) for m in b.modules() if isinstance(m, torch.nn.Linear)]
     exact = [matrix.weight for matrix in matrices]
@@ -98,7 +98,7 @@ def in_whole_numbers(family: FamilyModel, ids: Tensor) -> dict[int, Tensor]:
         matrix.weight = torch.nn.Parameter(stored, requires_grad=False)
     try:
         with torch.no_grad():
-            return family.forward_exits(ids)
+            return family.model.forward_exits(ids)
     finally:
         for hook in hooks:
             hook.remove()
@@ -110,26 +110,26 @@ def error(found: dict[int, Tensor], exact: dict[int, Tensor]) -> float:
     return sum(float((found[g] - exact[g]).norm() / exact[g].norm()) for g in exact)
 
 
-def test_other_layers_and_norms_are_the_same_tensors(tiny_family: FamilyModel) -> None:
+def test_other_layers_and_norms_are_the_same_tensors(tiny_family: LoadedFamily) -> None:
     found = smoothed(tiny_family, MIXED, random_ids(0))
     old, new = (dict(f.base.model.named_parameters()) for f in (tiny_family, found))
     changed = {name for name in old if new[name] is not old[name]}
     assert changed and {name.split(".")[2] for name in changed} == {"2", "3"}
-    old, new = (dict(f.branches.named_parameters()) for f in (tiny_family, found))
+    old, new = (dict(f.model.branches.named_parameters()) for f in (tiny_family, found))
     changed = {name for name in old if new[name] is not old[name]}
     assert {name.split(".")[0] for name in changed} == {"1", "2"}
     assert not any("o_proj" in name or "norm" in name.split(".")[1] for name in changed)
     assert found.base.weights_sha256 == tiny_family.base.weights_sha256
 
 
-def test_blocks_in_whole_numbers_are_those_of_int8_and_all_quantized_branches(tiny_family: FamilyModel) -> None:
+def test_blocks_in_whole_numbers_are_those_of_int8_and_all_quantized_branches(tiny_family: LoadedFamily) -> None:
     assert integer_layers(tiny_family.spec, MIXED) == [2, 3]
     assert len(integer_blocks(tiny_family, MIXED)) == 2 + 2
     assert len(integer_blocks(tiny_family, dict.fromkeys((1, 2, 3), "int4"))) == 2
     assert not integer_blocks(tiny_family, dict.fromkeys((1, 2, 3), "f32"))
 
 
-def test_values_that_never_come_are_left_as_they_are(tiny_family: FamilyModel) -> None:
+def test_values_that_never_come_are_left_as_they_are(tiny_family: LoadedFamily) -> None:
     (edge, *_) = edges_of(integer_blocks(tiny_family, INT8)[0])
     largest = torch.ones(64)
     largest[:8] = 0
@@ -139,18 +139,18 @@ def test_values_that_never_come_are_left_as_they_are(tiny_family: FamilyModel) -
         divisors(edge, torch.full((64,), float("nan")))
 
 
-def test_a_base_writes_the_same_text_again(tiny_family: FamilyModel) -> None:
+def test_a_base_writes_the_same_text_again(tiny_family: LoadedFamily) -> None:
     ids = own_text(tiny_family)
     assert ids.shape == (TEXTS, LENGTH) and (ids[:, 0] == first_id(tiny_family)).all()
     assert torch.equal(ids, own_text(tiny_family))
     assert len(set(map(tuple, ids.tolist()))) == TEXTS and 0 <= int(ids.min()) <= int(ids.max()) < 512
 
 
-def test_a_base_that_writes_no_text_is_refused(tiny_base_dir: Path, tiny_family: FamilyModel) -> None:
+def test_a_base_that_writes_no_text_is_refused(tiny_base_dir: Path, tiny_family: LoadedFamily) -> None:
     base = load_base(str(tiny_base_dir))
     base.model.get_parameter("model.layers.1.mlp.down_proj.weight")[0, 0] = float("nan")
     with pytest.raises(ExportError, match="logits are not numbers; give a base whose weights are"):
-        own_text(FamilyModel(tiny_family.spec, base))
+        own_text(new_family(tiny_family.spec, base))
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +161,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Calibration:
 
 
 def test_a_mixed_bundle_is_smoothed_in_eight_bits_and_calibrated_in_four(
-    tiny_family: FamilyModel, text: Calibration, tmp_path: Path
+    tiny_family: LoadedFamily, text: Calibration, tmp_path: Path
 ) -> None:
-    export(tiny_family, tiny_family.base.tokenizer, tmp_path / "bundle", MIXED_TEXT, calibration=text)
+    export(tiny_family, tmp_path / "bundle", MIXED_TEXT, calibration=text)
     spec, state = tiny_family.spec, tiny_family.base.model.state_dict()
     four, eight, none = (stored_matrices(tmp_path / "bundle" / f"segment-{g}.onnx", spec) for g in (1, 2, 3))
     assert all(on_grids(torch.from_numpy(matrix)) for name, matrix in four.items() if "embed" not in name)
@@ -179,9 +179,9 @@ def test_a_mixed_bundle_is_smoothed_in_eight_bits_and_calibrated_in_four(
 
 
 def test_eight_bits_are_fitted_to_a_text_that_is_given(
-    tiny_family: FamilyModel, text: Calibration, tiny_bundle_int8: Path, tmp_path: Path
+    tiny_family: LoadedFamily, text: Calibration, tiny_bundle_int8: Path, tmp_path: Path
 ) -> None:
-    given = export(tiny_family, tiny_family.base.tokenizer, tmp_path / "bundle", "int8", calibration=text)
+    given = export(tiny_family, tmp_path / "bundle", "int8", calibration=text)
     own = load_manifest(tiny_bundle_int8)
     assert given.export_fingerprint != own.export_fingerprint
     assert given.family_fingerprint == own.family_fingerprint

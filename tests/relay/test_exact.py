@@ -13,18 +13,20 @@ from tests.conftest import ROOT, SMOLLM
 from tests.relay.servers import chain, text
 from training.base import load_base
 from training.checkpoint import load_family
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 PROMPTS = (ROOT / "tests" / "prompts.txt").read_text(encoding="utf-8").splitlines()
 TOKENS = 64
 
 
 @pytest.fixture(scope="module")
-def family() -> FamilyModel:
+def family() -> LoadedFamily:
     return load_family(ROOT / "families" / SMOLLM, load_base(None))
 
 
-def test_relayed_f32_logits_are_the_pytorch_sub_models_on_twenty_prompts(smollm_f32: Path, family: FamilyModel) -> None:
+def test_relayed_f32_logits_are_the_pytorch_sub_models_on_twenty_prompts(
+    smollm_f32: Path, family: LoadedFamily
+) -> None:
     encode = family.base.tokenizer
     prompts = [encode(prompt).input_ids for prompt in PROMPTS]
     assert len(prompts) == 20

@@ -14,7 +14,7 @@ from relay.client.types import Token
 from relay.errors import TimeoutExceededError, UnreachableError
 from relay.policy import ExitSchedule, FixedExit, Policy, target_exit
 from tests.relay.servers import Chain, address, chain, config, running, single, text
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 PROMPT = list(range(3, 20))
 OPTIONS = {"max_tokens": 24, "logits": True, "ignore_stop": True}
@@ -55,7 +55,7 @@ def test_three_nodes_decide_to_the_bit_what_one_process_decides(
     asyncio.run(scenario())
 
 
-def test_every_f32_logits_row_is_the_pytorch_sub_models(tiny_bundle: Path, tiny_family: FamilyModel) -> None:
+def test_every_f32_logits_row_is_the_pytorch_sub_models(tiny_bundle: Path, tiny_family: LoadedFamily) -> None:
     async def scenario() -> list[Token]:
         async with chain(tiny_bundle) as nodes:
             return await text(nodes.device, PROMPT, policy=ExitSchedule(1), **OPTIONS)
@@ -101,7 +101,7 @@ def test_text_chat_and_ids_all_reach_the_model(tiny_bundle: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_text_ends_where_the_context_is_full(tiny_bundle: Path, tiny_family: FamilyModel) -> None:
+def test_a_text_ends_where_the_context_is_full(tiny_bundle: Path, tiny_family: LoadedFamily) -> None:
     context = tiny_family.spec.context
 
     async def scenario() -> None:

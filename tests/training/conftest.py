@@ -5,7 +5,7 @@ import torch
 
 from tests.tiny import tiny_family
 from training.base import LoadedBase, load_base
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 torch.set_num_threads(1)  # matrices this small only get slower with more
 
@@ -16,5 +16,5 @@ def tiny(tiny_base_dir: Path) -> LoadedBase:
 
 
 @pytest.fixture
-def family(tiny: LoadedBase) -> FamilyModel:
+def family(tiny: LoadedBase) -> LoadedFamily:
     return tiny_family(tiny)

@@ -14,7 +14,7 @@ from family.spec import Base
 from training import fetch
 from training.base import LoadedBase, hash_weights, load_base, load_base_of
 from training.errors import BaseModelError
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 
 def test_the_hash_is_of_the_weights_and_not_of_the_file(tiny: LoadedBase, tiny_base_dir: Path, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_loaded_base_is_float32_and_frozen(tiny: LoadedBase) -> None:
 
 
 def test_without_a_choice_a_family_gets_the_base_it_was_trained_on(
-    family: FamilyModel, tiny_base_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    family: LoadedFamily, tiny_base_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BaseModelError, match=r"trained on base; give that base with --base"):

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from training.errors import DataError
 from training.evaluate import evaluate, family_logits, mark, windows
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 
 RNG = np.random.default_rng(0)
 
@@ -17,9 +17,9 @@ def test_every_position_is_scored_once_whatever_the_stride(stride: int) -> None:
     assert scored == list(range(1, len(scored) + 1))
 
 
-def test_scores_equal_those_of_torch(family: FamilyModel) -> None:
+def test_scores_equal_those_of_torch(family: LoadedFamily) -> None:
     ids = RNG.integers(0, family.spec.vocab_size, 65)
-    found = evaluate(family_logits(family), ids, 32, 32)
+    found = evaluate(family_logits(family.model), ids, 32, 32)
     assert (found.tokens, found.window, found.stride) == (64, 32, 32)
     inputs, targets = torch.from_numpy(ids[:64]).view(2, 32), torch.from_numpy(ids[1:])
     with torch.no_grad():

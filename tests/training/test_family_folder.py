@@ -9,28 +9,42 @@ from safetensors.torch import load_file, save_file
 from family.errors import SpecError
 from training.base import LoadedBase
 from training.checkpoint import branch_path, load_family, save_family
-from training.errors import CheckpointError
-from training.model import FamilyModel
+from training.errors import BaseModelError, CheckpointError
+from training.loaded import LoadedFamily
 
 IDS = torch.tensor([[5, 99, 300, 42]])
 TENSOR = "block.mlp.up_proj.weight"
 
 
 @pytest.fixture
-def folder(family: FamilyModel, tmp_path: Path) -> Path:
+def folder(family: LoadedFamily, tmp_path: Path) -> Path:
     save_family(family, tmp_path / "tiny-g3")
     return tmp_path / "tiny-g3"
 
 
-def test_a_saved_family_loads_with_the_same_results(family: FamilyModel, folder: Path) -> None:
+def test_a_saved_family_loads_with_the_same_results(family: LoadedFamily, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = load_family(folder, family.base)
     assert loaded.spec == family.spec
     assert sorted(p.name for p in folder.iterdir()) == ["branch-1.safetensors", "branch-2.safetensors", "spec.json"]
     with torch.no_grad():
-        for g, rows in family.forward_exits(IDS).items():
-            assert torch.equal(loaded.forward_exits(IDS)[g], rows)
+        for g, rows in family.model.forward_exits(IDS).items():
+            assert torch.equal(loaded.model.forward_exits(IDS)[g], rows)
+
+
+def test_an_exit_is_generated_from_as_the_base_is(family: LoadedFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family.base.model.generation_config, "eos_token_id", [2, 7])
+    model = family.submodel(1)
+    assert model.generation_config.eos_token_id == [2, 7]
+    assert model.generation_config is not family.base.model.generation_config
+
+
+def test_a_base_of_another_shape_is_refused_by_field(family: LoadedFamily) -> None:
+    with pytest.raises(BaseModelError, match="d_ff is 192 in its spec but 160"):
+        replace(family, spec=replace(family.spec, d_ff=192))
+    with pytest.raises(BaseModelError, match="context 9999 is more than"):
+        replace(family, spec=replace(family.spec, context=9999))
 
 
 def test_branches_are_stored_in_bfloat16(folder: Path) -> None:

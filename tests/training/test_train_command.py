@@ -13,8 +13,8 @@ from training import cli
 from training.base import load_base
 from training.checkpoint import load_trained
 from training.data import Source, open_windows
+from training.loaded import LoadedFamily
 from training.lowrank import LowRankLinear
-from training.model import FamilyModel
 from training.presets import PRESETS
 from training.run import calibration
 from training.trainer import has_fast_bf16
@@ -80,7 +80,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 
 
 def test_a_spec_file_is_trained_and_reported_as_json(
-    family: FamilyModel, tiny_base_dir: Path, tmp_path: Path, files: str, capsys: pytest.CaptureFixture[str]
+    family: LoadedFamily, tiny_base_dir: Path, tmp_path: Path, files: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_spec(family.spec.with_base(Base("another", "0" * 64)), tmp_path / "wanted.json")
     cli.main(f"--base {tiny_base_dir} --spec {tmp_path}/wanted.json {files}".split())

@@ -22,7 +22,7 @@ from training.checkpoint import LORA_NAME, SPEC_NAME, load_trained, open_family,
 from training.cli import main
 from training.data import Source
 from training.errors import CheckpointError, DataError, RecipeError, TrainingError
-from training.model import FamilyModel
+from training.loaded import LoadedFamily
 from training.recipe import OBJECTIVES, Recipe, WeightPoint
 from training.report import CurvePoint, Report, load_report
 from training.run import Job, new_family, train
@@ -46,7 +46,7 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def job(family: FamilyModel, text: Path, tmp_path: Path) -> Job:
+def job(family: LoadedFamily, text: Path, tmp_path: Path) -> Job:
     return Job(family.spec, RECIPE, (Source(str(text)),), (text,), 600, tmp_path / "out", "train-family ...", threads=1)
 
 
@@ -91,7 +91,7 @@ def test_deltas_of_the_trunk_are_a_small_file_and_merged_when_read(job: Job, tin
     assert view.base.weights_sha256 == hash_weights(last) != tiny.weights_sha256
     with torch.no_grad():
         for g, rows in family.forward_exits(IDS).items():
-            assert torch.equal(view.forward_exits(IDS)[g], rows)
+            assert torch.equal(view.model.forward_exits(IDS)[g], rows)
             assert torch.equal(view.submodel(g)(IDS).logits, family.head(rows))
 
 
@@ -106,7 +106,7 @@ def test_a_trunk_that_is_trained_is_written_with_its_exits_and_needs_no_base(
     assert view.base.tokenizer.get_vocab() == base.tokenizer.get_vocab()
     trained = load_trained(job.out, None)
     with torch.no_grad():
-        assert torch.equal(view.forward_exits(IDS)[1], trained.forward_exits(IDS)[1])
+        assert torch.equal(view.model.forward_exits(IDS)[1], trained.forward_exits(IDS)[1])
         assert not torch.equal(trained.model.layers[0].mlp.up_proj.weight, tiny_up_proj(tiny_base_dir))
     again = done(replace(job, recipe=replace(RECIPE, trunk="full", objective="ce")), load_base(str(tiny_base_dir)))
     assert again == report
@@ -394,7 +394,7 @@ def test_only_the_last_whole_checkpoint_is_kept(job: Job, tiny: LoadedBase, monk
     assert found == [["checkpoint-5"], ["checkpoint-10"], ["checkpoint-15"]]
 
 
-def test_saving_a_family_does_not_change_it(family: FamilyModel, tmp_path: Path) -> None:
-    before = {name: p.clone() for name, p in family.trainable()}
+def test_saving_a_family_does_not_change_it(family: LoadedFamily, tmp_path: Path) -> None:
+    before = {name: p.clone() for name, p in family.model.named_parameters()}
     save_family(family, tmp_path)
-    assert all(torch.equal(before[name], p) for name, p in family.trainable())
+    assert all(torch.equal(before[name], p) for name, p in family.model.named_parameters())

@@ -1,0 +1,34 @@
+"""`LoadedFamily`: a family in memory with the spec and the base that it belongs to."""
+
+import copy
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from family.spec import FamilySpec
+from training.base import LoadedBase
+from training.modeling import FamilyForCausalLM
+from training.shapes import check_shapes
+
+
+@dataclass(frozen=True)
+class LoadedFamily:
+    """A family on its base.
+
+    Raises:
+        BaseModelError: the base has other shapes than the spec.
+    """
+
+    spec: FamilySpec
+    base: LoadedBase
+    """The trunk as it was trained: its model's modules are those of `model`."""
+    model: FamilyForCausalLM
+
+    def __post_init__(self) -> None:
+        check_shapes(self.spec, self.base.model)
+
+    def submodel(self, g: int) -> PreTrainedModel:
+        """Exit g as `FamilyForCausalLM.submodel` makes it, with the base's settings for generation."""
+        model = self.model.submodel(g)
+        model.generation_config = copy.deepcopy(self.base.model.generation_config)
+        return model
