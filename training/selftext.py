@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from family.files import write_atomic
 from family.strict import dumps
@@ -176,7 +177,6 @@ def continued(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
-    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     made: Tensor = model.generate(
         ids,
         attention_mask=mask,
@@ -184,9 +184,30 @@ def continued(
         eos_token_id=end,
         pad_token_id=end,
         repetition_penalty=1.0,
-        **(drawn if temperature else {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}),
+        do_sample=False,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        logits_processor=LogitsProcessorList([Drawn(temperature)] if temperature else []),
     )
     return [_ended(row, end) for row in made[:, width:].tolist()]
+
+
+class Drawn(LogitsProcessor):
+    """Draws each row's next id and leaves nothing else to greedy decoding: by one number and the cumulated shares.
+
+    transformers draws by an exponential number for every id of the vocabulary, a sixth of a step's time on a CPU.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) with all but one id of each row at minus infinity."""
+        upto = (scores / self._temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+        at = torch.rand(len(scores), 1, dtype=upto.dtype, device=upto.device) * upto[:, -1:]
+        chosen = torch.searchsorted(upto, at, right=True)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen, 0.0)
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
