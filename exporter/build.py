@@ -19,6 +19,8 @@ from exporter.errors import VERSIONS, ExportError
 from exporter.graphs import Part, Tensor
 
 MODEL_FILE = "model.onnx"
+QKV = ("q_proj", "k_proj", "v_proj")
+"""What the builder packs into one product, `qkv_proj`."""
 PRECISION = "fp32"
 """The builder's name of f32; quantization is ours (`exporter.quantize`)."""
 
@@ -65,6 +67,18 @@ def _builder() -> ModuleType:
         return importlib.import_module("builder")
     finally:
         sys.path.remove(folder)
+
+
+def maps_of(weight: str) -> tuple[int, tuple[str, ...]]:
+    """A weight's layer, and the linear maps that it holds side by side, by their paths in a Hugging Face block."""
+    _, _, layer, module, *path = weight.partition(".MatMul.")[0].split(".")
+    names = QKV if path == ["qkv_proj"] else (".".join(path),)
+    return int(layer), tuple(f"{'self_attn' if module == 'attn' else module}.{name}" for name in names)
+
+
+def weight_of(layer: int, path: str) -> str:
+    """The weight that holds one linear map of a layer."""
+    return f"model.layers.{layer}.{path.replace('self_attn.', 'attn.')}.MatMul.weight"
 
 
 def read_part(path: Path) -> Part:

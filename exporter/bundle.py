@@ -10,6 +10,7 @@ from pathlib import Path
 from exporter.calibrate import Calibration, calibrated, check_calibrates, four_bit_layers, windows_of
 from exporter.describe import check_template, describe, family_hashes, special_tokens, stop_ids, write_tokenizer
 from exporter.errors import ExportError
+from exporter.factors import with_factors
 from exporter.onnxfile import write_graphs
 from exporter.parity import check
 from exporter.pieces import make_pieces
@@ -76,14 +77,14 @@ def prepared(
     calibration: Calibration | None,
     say: Callable[[str], None],
 ) -> LoadedFamily:
-    """The family with the weights that are stored: on 4-bit grids by the calibration, and 8-bit blocks smoothed."""
-    stored, windows = family, None
+    """The family with the weights that are stored: low-rank ones in factors, calibrated 4-bit ones, smoothed 8-bit ones."""
+    stored, windows = with_factors(family), None
     if calibration is not None:
         check_calibrates(precisions)
         windows = windows_of(calibration, family.base.tokenizer, family.spec.context)
         if layers := four_bit_layers(family.spec, precisions):
-            stored = calibrated(family, layers, windows, say)
-    if integer_blocks(family, precisions):
+            stored = calibrated(stored, layers, windows, say)
+    if integer_blocks(stored, precisions):
         if windows is None:
             say("letting the base write a text")
             windows = own_text(family)

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from exporter.blocks import BLOCK, grids, in_blocks
 from exporter.errors import ExportError
 from exporter.quality import WINDOW
-from exporter.smooth import sharing
 from family.spec import FamilySpec
 from training.branches import make_context
 from training.data import eval_ids
-from training.loaded import LoadedFamily
+from training.loaded import LoadedFamily, sharing
 
 DAMPING = 0.01
 """Added to every input's mean square, as a share of the inputs' average: what the paper uses."""

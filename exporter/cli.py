@@ -78,8 +78,8 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     from exporter.bundle import Held, check_target, export
     from exporter.calibrate import Calibration, check_calibrates
     from family.manifest import default_tiers
-    from family.spec import load_spec
-    from training.checkpoint import SPEC_NAME, open_family
+    from family.spec import SPEC_NAME, load_spec
+    from training.checkpoint import open_family
 
     check_target(arguments.out)
     spec = load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would

@@ -1,13 +1,13 @@
 """Reads the quantized matrices of a written graph back as f32, under the names that they have in PyTorch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from onnx import NodeProto
 
 from exporter.blocks import F32, U8, Blocks, unpacked
-from exporter.build import read_part
+from exporter.build import maps_of, read_part
 from exporter.graphs import VALUES, Part, Tensor
 from exporter.integer import INTEGER, stored
 from exporter.quantize import QUANTIZED, QUANTIZED_EMBEDDING
@@ -68,17 +68,12 @@ def without_columns(matrix: F32, node: NodeProto, makers: Mapping[str, NodeProto
     return found
 
 
-def _parameters(weight: str, matrix: F32, spec: FamilySpec, first_layer: int) -> Iterator[tuple[str, F32]]:
-    """`model.layers.0.attn.qkv_proj.MatMul.weight` as q_proj, k_proj and v_proj; others under their one name."""
-    builder_name = weight.partition(".MatMul.")[0]
-    if not builder_name.startswith("model.layers."):
-        yield f"{builder_name.removesuffix('.weight' + VALUES)}.weight", matrix
-        return
-    _, _, layer, module, projection = builder_name.split(".")
-    prefix = f"model.layers.{int(layer) + first_layer}.{'self_attn' if module == 'attn' else module}"
-    if projection != "qkv_proj":
-        yield f"{prefix}.{projection}.weight", matrix
-        return
+def _parameters(weight: str, matrix: F32, spec: FamilySpec, first_layer: int) -> dict[str, F32]:
+    """The matrices of a graph's weight, by the parameters' names in PyTorch."""
+    if not weight.startswith("model.layers."):
+        return {weight.removesuffix(VALUES): matrix}
+    layer, maps = maps_of(weight)
     query, key = spec.n_heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    for name, rows in zip("qkv", np.split(matrix, [query, query + key]), strict=True):
-        yield f"{prefix}.{name}_proj.weight", rows
+    sides = np.split(matrix, [query, query + key]) if len(maps) > 1 else [matrix]
+    prefix = f"model.layers.{layer + first_layer}"
+    return {f"{prefix}.{name}.weight": rows for name, rows in zip(maps, sides, strict=True)}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from exporter.errors import ExportError
+from exporter.factors import without_factors
 from training.loaded import LoadedFamily
 
 ROPE_TYPES = ("default", "llama3")
@@ -39,7 +40,7 @@ def save_branch(family: LoadedFamily, g: int, folder: Path) -> Path:
     model.model.embed_tokens = torch.nn.Embedding(PLACEHOLDER_VOCAB, config.hidden_size)
     model.lm_head = torch.nn.Linear(config.hidden_size, PLACEHOLDER_VOCAB, bias=False)
     model.tie_weights()
-    model.model.layers = torch.nn.ModuleList([branch.block])
+    model.model.layers = torch.nn.ModuleList([without_factors(branch.block)])
     model.model.norm = branch.norm
     model.save_pretrained(folder)
     family.base.tokenizer.save_pretrained(folder)

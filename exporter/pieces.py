@@ -7,6 +7,7 @@ from typing import Any
 
 from exporter.build import build, quiet
 from exporter.cut import branch_exit, plain_exit, segment
+from exporter.factors import factored
 from exporter.graphs import Part, Piece, Tensor, f32_tensor
 from exporter.head import embedding_of, head_of
 from exporter.huggingface import save_base, save_branch
@@ -68,6 +69,8 @@ def own_norm(family: LoadedFamily, g: int) -> Tensor | None:
 
 def branch_part(family: LoadedFamily, g: int, folder: Path) -> Part:
     """The builder's graph of exit g's branch, a model of one layer."""
+    block = family.model.branch(g).block
+    assert block is not None
     with quiet():
         save_branch(family, g, folder)
-    return build(folder, NO_VOCABULARY)
+    return factored(build(folder, NO_VOCABULARY), block)

@@ -8,7 +8,6 @@ every product of an input and a weight, and with it what the block computes, sta
 What `o_proj` reads is left as it is: several of its inputs have one maker, where keys and values are shared.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from exporter.errors import ExportError
 from family.spec import FamilySpec
-from training.loaded import LoadedFamily
+from training.loaded import LoadedFamily, sharing
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,6 @@ def smoothed(
     return found
 
 
-def sharing(family: LoadedFamily) -> LoadedFamily:
-    """A copy of the modules that has the same tensors."""
-    parts: tuple[nn.Module, ...] = (family.base.model, family.model)
-    kept = [family.base.tokenizer, *(t for part in parts for t in (*part.parameters(), *part.buffers()))]
-    return copy.deepcopy(family, {id(thing): thing for thing in kept})
-
-
 def integer_blocks(family: LoadedFamily, precisions: Mapping[int, str]) -> list[nn.Module]:
     """The decoder blocks in whole numbers: the trunk's in segments at `int8`, and branches at any but f32."""
     layers: Any = family.model.model.layers
@@ -90,12 +82,16 @@ def integer_layers(spec: FamilySpec, precisions: Mapping[int, str]) -> list[int]
 
 
 def edges_of(block: Any) -> tuple[Edge, ...]:
-    """The values that a block's products read, but for those of `o_proj`."""
+    """The values that a block's products read, those between two factors too, but not those of `o_proj`."""
     attention, mlp = block.self_attn, block.mlp
+    query, key, value, gate, up, down = map(
+        _factors, (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    )
     return (
-        Edge(block.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj)),
-        Edge(block.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj)),
-        Edge(mlp.up_proj, (mlp.down_proj,)),
+        Edge(block.input_layernorm, (query[0], key[0], value[0])),
+        Edge(block.post_attention_layernorm, (gate[0], up[0])),
+        Edge(up[-1], (down[0],)),
+        *(Edge(pair[0], (pair[1],)) for pair in block.modules() if isinstance(pair, nn.Sequential)),
     )
 
 
@@ -118,3 +114,8 @@ def divide(edge: Edge, divisors: Tensor) -> None:
 
 def _set(module: Any, name: str, value: Tensor) -> None:
     setattr(module, name, nn.Parameter(value, requires_grad=False))
+
+
+def _factors(module: nn.Module) -> tuple[nn.Module, ...]:
+    """The matrices of a linear map, the first that is multiplied by first."""
+    return tuple(module) if isinstance(module, nn.Sequential) else (module,)

@@ -16,6 +16,8 @@ from family.files import write_atomic
 from family.strict import FieldError, dumps, from_json
 
 SPEC_VERSION = 2
+SPEC_NAME = "spec.json"
+"""Its file in a family folder."""
 BRANCH_KINDS = ("norm", "block", "lowrank")
 """`norm`: norm and head only, as the last exit. `block`: one decoder block of the trunk's own shape. `lowrank`: such a
 block with each linear map factorised at the exit's rank."""

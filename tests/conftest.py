@@ -8,10 +8,10 @@ import pytest
 
 from exporter.bundle import export
 from family.manifest import MANIFEST_NAME
+from family.spec import SPEC_NAME
 from tests.tiny import tiny_family as make_tiny_family
 from tests.tiny import write_tiny_base
 from training.base import load_base
-from training.checkpoint import SPEC_NAME
 from training.loaded import LoadedFamily
 
 ROOT = Path(__file__).resolve().parent.parent

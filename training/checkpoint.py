@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from family.files import write_atomic
-from family.spec import Base, FamilySpec, load_spec, save_spec
+from family.spec import SPEC_NAME, Base, FamilySpec, load_spec, save_spec
 from training.base import LoadedBase, hash_weights, load_base_of, quiet
 from training.config import FamilyConfig
 from training.errors import BaseModelError, CheckpointError
@@ -28,7 +28,6 @@ from training.lora import lora_tensors, merge_lora
 from training.modeling import FamilyForCausalLM
 from training.shapes import check_shapes
 
-SPEC_NAME = "spec.json"
 REPORT_NAME = "report.json"
 LORA_NAME = "trunk-lora.safetensors"
 CONFIG_NAME = "config.json"

@@ -4,12 +4,13 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from family.cli import positive, run
 from family.completion import add_completion
-from family.spec import BRANCH_KINDS, Base, Exit, FamilySpec, load_spec
+from family.spec import BRANCH_KINDS, SPEC_NAME, Base, Exit, FamilySpec, load_spec
 from training.recipe import OBJECTIVES, SCHEDULES, TRUNKS, Recipe, WeightPoint
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
     shape = group.add_mutually_exclusive_group(required=True)
     shape.add_argument("--layers", type=_layers, metavar="10,20,30", help="exits after these layers, the last included")
     shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train")
+    shape.add_argument(
+        "--from", dest="start", type=Path, metavar="DIR", help="go on with a family on a frozen trunk, on other text"
+    )
     shape.add_argument(
         "--preset", metavar="NAME", help="shape and exits by name, weights at random, trained as a whole"
     )
@@ -186,20 +190,26 @@ def _share(text: str) -> float:
 
 
 def _train(options: argparse.Namespace, arguments: list[str]) -> "Report | None":
-    spec = load_spec(options.spec) if options.spec else None  # before the base, which takes seconds to load
+    known = options.start / SPEC_NAME if options.start else options.spec
+    spec = load_spec(known) if known else None  # before the base, which takes seconds to load
     from training.data import parse_source
     from training.run import Job, train
 
     text = tuple(parse_source(argument) for argument in options.text)
     recipe = _recipe(options)
-    base = _base(options)
+    base = _base(options, spec)
+    if spec is None:
+        spec = _spec(options, base)
+    elif options.start:
+        spec = replace(spec, name=options.out.resolve().name)
     job = Job(
-        spec=spec.with_base(Base(base.id, base.weights_sha256)) if spec else _spec(options, base),
+        spec=spec.with_base(Base(base.id, base.weights_sha256)),
         recipe=recipe,
         text=text,
         held_out=tuple(options.eval),
         eval_tokens=options.eval_tokens,
         out=options.out,
+        start=options.start,
         command=shlex.join(["train-family", *arguments]),
         accumulate=options.accumulate,
         save_every=options.save_every,
@@ -233,10 +243,12 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     )
 
 
-def _base(options: argparse.Namespace) -> "LoadedBase":
-    """The pretrained base, or with `--preset` one of its shape with random weights."""
-    from training.base import load_base
+def _base(options: argparse.Namespace, spec: FamilySpec | None) -> "LoadedBase":
+    """The pretrained base, with `--from` the family's, or with `--preset` one of its shape with random weights."""
+    from training.base import load_base, load_base_of
 
+    if options.start and spec:
+        return load_base_of(spec, options.base)
     if options.preset is None:
         return load_base(options.base)
     from training.scratch import random_base

@@ -122,9 +122,9 @@ def _open(folder: Path, ref: str | None) -> tuple["FamilyForCausalLM", Any, "Fam
     import torch
     from transformers import AutoTokenizer
 
-    from family.spec import load_spec
+    from family.spec import SPEC_NAME, load_spec
     from training.base import load_base_of
-    from training.checkpoint import SPEC_NAME, is_whole, load_trained
+    from training.checkpoint import is_whole, load_trained
 
     spec = load_spec(folder / SPEC_NAME)
     base = None if is_whole(folder) else load_base_of(spec, ref)

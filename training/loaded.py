@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from family.spec import FamilySpec
@@ -32,3 +33,10 @@ class LoadedFamily:
         model = self.model.submodel(g)
         model.generation_config = copy.deepcopy(self.base.model.generation_config)
         return model
+
+
+def sharing(family: LoadedFamily) -> LoadedFamily:
+    """A copy of the family's modules that has the same tensors, until some are replaced in it."""
+    parts: tuple[nn.Module, ...] = (family.base.model, family.model)
+    kept = [family.base.tokenizer, *(t for part in parts for t in (*part.parameters(), *part.buffers()))]
+    return copy.deepcopy(family, {id(thing): thing for thing in kept})

@@ -45,6 +45,8 @@ class Report:
     command: str
     start: Base
     """The model that training began with."""
+    branches: tuple[str, ...]
+    """SHA-256 of the branches that training began with, where `--from` gave some."""
     recipe: Recipe
     tokens_seen: int
     seconds: float

@@ -21,7 +21,15 @@ from family.spec import FamilySpec
 from family.strict import FieldError, canonical, dumps
 from training.base import LoadedBase
 from training.branches import factorise
-from training.checkpoint import REPORT_NAME, branch_path, is_whole, load_trained, rewrite_branches, save_trained
+from training.checkpoint import (
+    LORA_NAME,
+    REPORT_NAME,
+    branch_path,
+    is_whole,
+    load_trained,
+    rewrite_branches,
+    save_trained,
+)
 from training.config import FamilyConfig
 from training.data import Ids, Source, Windows, eval_ids, open_windows
 from training.data.sources import fingerprint
@@ -52,6 +60,8 @@ class Job:
     held_out: tuple[Path, ...]
     eval_tokens: int
     """Most tokens of each held-out file."""
+    start: Path | None
+    """Folder of a family whose branches training begins with; None for those of `FamilyForCausalLM.from_base`."""
     out: Path
     command: str
     accumulate: int = 1
@@ -113,6 +123,7 @@ def train(job: Job, base: LoadedBase) -> Report | None:
             schema_version=REPORT_VERSION,
             command=job.command,
             start=job.spec.base,
+            branches=began_with(job.start, job.spec) if job.start else (),
             recipe=job.recipe,
             tokens_seen=fitted.curve[-1].tokens,
             seconds=round(fitted.seconds, 1),
@@ -135,6 +146,8 @@ def train(job: Job, base: LoadedBase) -> Report | None:
 def _fit(job: Job, base: LoadedBase, windows: Windows, run: str) -> _Fitted:
     """All steps that are left."""
     family = new_family(job.spec, job.recipe, base, calibration(windows))
+    if job.start:
+        family.branches.load_state_dict(load_trained(job.start, base).branches.state_dict())
     trainer = new_trainer(job, family, windows, run)
     last = last_checkpoint(job.out / STATE_NAME, run)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -185,7 +198,20 @@ def run_hash(job: Job) -> str:
     text = [{"file": s.name, "sha256": fingerprint(s), "weight": s.weight} for s in job.text]
     held_out = [{"file": path.name, "sha256": sha256_file(path)} for path in job.held_out]
     what = {"spec": job.spec, "recipe": job.recipe, "text": text, "held_out": held_out, "eval_tokens": job.eval_tokens}
+    if job.start:
+        what |= {"start": began_with(job.start, job.spec)}
     return hashlib.sha256(canonical(what)).hexdigest()
+
+
+def began_with(start: Path, spec: FamilySpec) -> tuple[str, ...]:
+    """SHA-256 of a family folder's branches, by exit. Raises `CheckpointError` if it cannot be gone on with."""
+    paths = [branch_path(start, g) for g in range(1, spec.granularity)]
+    if is_whole(start) or (start / LORA_NAME).exists():
+        raise CheckpointError(f"--from {start}: its trunk was trained too, and only branches can be gone on with")
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(f"--from {start}: {path.name} is missing; give a family that train-family finished")
+    return tuple(sha256_file(path) for path in paths)
 
 
 def finished(job: Job, run: str) -> Report | None:

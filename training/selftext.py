@@ -202,7 +202,7 @@ class Drawn(LogitsProcessor):
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002  (transformers gives both)
         """Scores (B, V) with all but one id of each row at minus infinity."""
         upto = (scores / self._temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
         at = torch.rand(len(scores), 1, dtype=upto.dtype, device=upto.device) * upto[:, -1:]

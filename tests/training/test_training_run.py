@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from family.spec import load_spec
+from family.files import sha256_file
+from family.spec import SPEC_NAME, load_spec
 from family.strict import from_json
 from tests.tiny import TEXT
 from tests.training.disk import room
 from training.base import LoadedBase, hash_weights, load_base
-from training.checkpoint import LORA_NAME, SPEC_NAME, load_trained, open_family, save_family, save_trained
+from training.checkpoint import LORA_NAME, load_trained, open_family, save_family, save_trained
 from training.cli import main
 from training.data import Source
 from training.errors import CheckpointError, DataError, RecipeError, TrainingError
@@ -47,7 +48,9 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job(family: LoadedFamily, text: Path, tmp_path: Path) -> Job:
-    return Job(family.spec, RECIPE, (Source(str(text)),), (text,), 600, tmp_path / "out", "train-family ...", threads=1)
+    return Job(
+        family.spec, RECIPE, (Source(str(text)),), (text,), 600, None, tmp_path / "out", "train-family ...", threads=1
+    )
 
 
 def done(job: Job, base: LoadedBase) -> Report:
@@ -156,6 +159,22 @@ def test_a_killed_run_goes_on_with_the_same_losses(tiny_base_dir: Path, text: Pa
     assert reports[0]["curve"] == reports[1]["curve"]
     assert reports[0]["held_out"] == reports[1]["held_out"]
     assert files(outs["whole"]) == files(outs["killed"])
+
+
+def test_a_run_goes_on_with_the_branches_of_another_family(tiny: LoadedBase, job: Job) -> None:
+    first = done(job, tiny)
+    on = replace(job, start=job.out, out=job.out.with_name("on"), recipe=replace(RECIPE, lr=1e-9, seed=1))
+    second = done(on, tiny)
+    for before, after in zip(first.held_out[0].scores.exits, second.held_out[0].scores.exits, strict=True):
+        assert after.cross_entropy == pytest.approx(before.cross_entropy, abs=1e-3)
+    assert second.branches == tuple(sha256_file(job.out / f"branch-{g}.safetensors") for g in (1, 2))
+    assert first.branches == () and first.run != second.run
+
+
+def test_a_family_whose_trunk_was_trained_is_not_gone_on_with(tiny: LoadedBase, job: Job) -> None:
+    done(replace(job, recipe=replace(RECIPE, tokens=512, trunk="lora", lora_rank=2, objective="ce+kl")), tiny)
+    with pytest.raises(CheckpointError, match="its trunk was trained too"):
+        train(replace(job, start=job.out, out=job.out.with_name("on")), tiny)
 
 
 FSDP = {
