@@ -95,6 +95,13 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         "--eval-tokens", type=positive, default=1 << 17, help="most tokens of each (default %(default)s)"
     )
     group.add_argument("--tokens", type=positive, required=True, help="tokens to train on")
+    group.add_argument(
+        "--passes",
+        type=positive,
+        default=1,
+        help="how often every window of them comes; a frozen trunk's rows are kept on disk meanwhile, so that it runs "
+        "once (default %(default)s)",
+    )
     group.add_argument("--window", type=positive, default=256, help="tokens per window (default %(default)s)")
     group.add_argument("--batch", type=positive, default=4, help="windows per step (default %(default)s)")
     group.add_argument("--seed", type=_seed, default=0, help="decides the order of the text (default %(default)s)")
@@ -229,6 +236,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         window=options.window,
         lr=options.lr,
         seed=options.seed,
+        passes=options.passes,
         schedule=options.schedule,
         warmup=options.warmup,
         weight_decay=options.weight_decay,

@@ -1,13 +1,14 @@
 """`LoadedFamily`: a family in memory with the spec and the base that it belongs to."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from family.spec import FamilySpec
 from training.base import LoadedBase
+from training.branches import cut
 from training.modeling import FamilyForCausalLM
 from training.shapes import check_shapes
 
@@ -33,6 +34,13 @@ class LoadedFamily:
         model = self.model.submodel(g)
         model.generation_config = copy.deepcopy(self.base.model.generation_config)
         return model
+
+    def at_most(self, rank: int) -> "LoadedFamily":
+        """The family with its low-rank branches cut to so many components, those that have more."""
+        wider = [g for g, e in enumerate(self.spec.exits, start=1) if e.rank is not None and e.rank > rank]
+        model = self.model.with_branches({g: cut(self.model.branch(g), rank) for g in wider})
+        exits = tuple(model.config.exit(g) for g in range(1, self.spec.granularity + 1))
+        return LoadedFamily(replace(self.spec, exits=exits), self.base, model)
 
 
 def sharing(family: LoadedFamily) -> LoadedFamily:

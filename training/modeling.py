@@ -23,6 +23,7 @@ from family.strict import to_json
 from training.branches import Branch, Context, cut, dense, factorise, make_context
 from training.config import FamilyConfig
 from training.errors import BaseModelError
+from training.keptrows import KeptRows
 from training.loss import family_loss
 from training.lowrank import LowRankLinear, at_rank, input_moments, nested_rank
 from training.objective import Objective, Progress
@@ -54,6 +55,7 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         branches: branch of exit g under the key `str(g)`, g < G.
         objective: what `forward` computes as loss; set it before training.
         progress: how far the run is; whoever trains sets it before every step.
+        kept_rows: where a trunk that is not trained has its rows, so that `forward` runs it once for every window.
     """
 
     config_class = FamilyConfig
@@ -77,6 +79,7 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
         )
         self.objective = Objective()
         self.progress = Progress()
+        self.kept_rows: KeptRows | None = None
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -192,7 +195,10 @@ class FamilyForCausalLM(PreTrainedModel):  # type: ignore[no-untyped-call]
             labels: token ids (B, T), -100 where there is nothing to predict; shifted here, as everywhere in
                 transformers: position p learns label p + 1.
         """
-        states, context = self.states(input_ids, attention_mask)
+        if labels is not None and self.kept_rows is not None and attention_mask is None:
+            states, context = self.kept_rows.states(self, input_ids)
+        else:
+            states, context = self.states(input_ids, attention_mask)
         if labels is None:
             last = self.config.granularity
             return FamilyOutput(logits=self.head(self.branch_rows(last, states[last], context)))

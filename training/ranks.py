@@ -1,6 +1,6 @@
 """The exits of a family at the ranks that are to be scored, on one run of the trunk."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from family.errors import SpecError
+from family.spec import Exit
 from training.evaluate import Logits
 from training.lowrank import at_rank
 from training.modeling import FamilyForCausalLM
@@ -23,13 +24,18 @@ def readings_of(family: FamilyForCausalLM, ranks: Sequence[int]) -> tuple[Readin
     Raises:
         SpecError: no branch has as many components as the largest rank asks for.
     """
-    exits = [(g, family.config.exit(g).rank) for g in range(1, family.config.granularity + 1)]
-    most = max((rank or 0 for _, rank in exits), default=0)
+    exits = [family.config.exit(g) for g in range(1, family.config.granularity + 1)]
+    check_ranks(exits, ranks)
+    smaller = [[rank for rank in sorted(set(ranks)) if e.rank and rank < e.rank] for e in exits]
+    return tuple((g, rank) for g, e in enumerate(exits, start=1) for rank in (*smaller[g - 1], e.rank))
+
+
+def check_ranks(exits: Iterable[Exit], ranks: Sequence[int]) -> None:
+    """Raise `SpecError` unless one of the exits has as many components as the largest rank asks for."""
+    most = max((e.rank or 0 for e in exits), default=0)
     if ranks and max(ranks) > most:
-        has = f"its low-rank branches have 1..{most}" if most else "it has no low-rank branch"
+        has = f"its low-rank branches have 1..{most}" if most else "it has no low-rank branch, so give no rank"
         raise SpecError(f"rank {max(ranks)}: more than the family can be cut to; {has}")
-    smaller = {g: [rank for rank in sorted(set(ranks)) if own and rank < own] for g, own in exits}
-    return tuple((g, rank) for g, own in exits for rank in (*smaller[g], own))
 
 
 def rows_of(

@@ -30,7 +30,7 @@ class Recipe:
     """What decides a run's result. How many processes or threads share the work is no part of it."""
 
     tokens: int
-    """Training tokens, rounded down to whole steps of batch x window."""
+    """Training tokens of all passes, each rounded down to whole steps of batch x window."""
     batch: int
     """Windows per optimizer step, of all processes together."""
     window: int
@@ -39,6 +39,8 @@ class Recipe:
     """Peak learning rate of AdamW."""
     seed: int
     """Decides the order of the text, and what is drawn at random before the first step."""
+    passes: int = 1
+    """How often every window comes. A frozen trunk runs in the first pass only."""
     schedule: str = "cosine"
     """One of `SCHEDULES`."""
     warmup: float = 0.03
@@ -62,7 +64,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        return self.tokens // (self.batch * self.window)
+        return self.tokens // (self.batch * self.window * self.passes) * self.passes
 
     def loss(self) -> "Objective":
         """The objective as the model takes it. Raises `FieldError` for fields that do not make one."""

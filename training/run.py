@@ -36,6 +36,7 @@ from training.data.sources import fingerprint
 from training.errors import CheckpointError, DataError, RecipeError
 from training.evaluate import evaluate, family_logits
 from training.fetch import cache_folder
+from training.keptrows import KeptRows
 from training.modeling import FamilyForCausalLM
 from training.progress import ProgressLines
 from training.recipe import Recipe
@@ -148,12 +149,16 @@ def _fit(job: Job, base: LoadedBase, windows: Windows, run: str) -> _Fitted:
     family = new_family(job.spec, job.recipe, base, calibration(windows))
     if job.start:
         family.branches.load_state_dict(load_trained(job.start, base).branches.state_dict())
+    if job.recipe.passes > 1 and job.recipe.trunk == "frozen":
+        family.kept_rows = KeptRows(job.out / STATE_NAME / f"rows-{os.environ.get('RANK', '0')}", run)
     trainer = new_trainer(job, family, windows, run)
     last = last_checkpoint(job.out / STATE_NAME, run)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
+    if family.kept_rows:
+        family.kept_rows.close()
     state = trainer.state
     return _Fitted(
         family.config, weights, curve(state, job.spec.granularity), seconds_spent(state), trainer.args.device
@@ -171,7 +176,9 @@ def check_recipe(job: Job) -> None:
     if recipe.window > spec.context:
         raise RecipeError(f"--window {recipe.window}: more than the family's context of {spec.context} tokens")
     if not recipe.steps:
-        raise RecipeError(f"--tokens {recipe.tokens}: less than one step of {recipe.batch} x {recipe.window} tokens")
+        raise RecipeError(
+            f"--tokens {recipe.tokens}: less than one step of {recipe.batch} x {recipe.window} tokens in each pass"
+        )
     if (recipe.lora_rank is not None) != (recipe.trunk == "lora"):
         raise RecipeError("--lora-rank: goes with --trunk lora, and --trunk lora needs it")
     if recipe.batch % (job.accumulate * _processes()):
@@ -302,8 +309,9 @@ def _windows(job: Job, base: LoadedBase) -> Windows:
         cache_folder() / "tokens",
         vocab_size=spec.vocab_size,
         window=recipe.window,
-        length=recipe.steps * recipe.batch,
+        length=recipe.steps // recipe.passes * recipe.batch,
         seed=recipe.seed,
+        passes=recipe.passes,
     )
     for part in windows.parts:
         longest = part.header.longest_document

@@ -177,6 +177,22 @@ def test_a_family_whose_trunk_was_trained_is_not_gone_on_with(tiny: LoadedBase, 
         train(replace(job, start=job.out, out=job.out.with_name("on")), tiny)
 
 
+def test_kept_rows_change_nothing_even_where_a_run_was_stopped(
+    tiny: LoadedBase, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of two passes, stopped in the second, in which the trunk does not run."""
+    again = replace(job, recipe=replace(RECIPE, passes=2), save_every=9)
+    kept = done(again, tiny)
+    assert not (job.out / STATE_NAME).exists()
+    other = replace(again, out=job.out.with_name("stopped"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stopped_after_a_checkpoint(patch, interrupt)
+        train(other, tiny)
+    assert close(done(other, tiny).curve, kept.curve)
+    monkeypatch.setattr("training.keptrows.KeptRows.states", lambda _, family, ids: family.states(ids))
+    assert close(done(replace(again, out=job.out.with_name("without")), tiny).curve, kept.curve)
+
+
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",

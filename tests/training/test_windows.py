@@ -75,3 +75,14 @@ def test_only_windows_of_the_run_are_given(k: int) -> None:
 def test_a_source_shorter_than_a_window_is_named() -> None:
     with pytest.raises(DataError, match=r"short\.txt: 9 tokens, fewer than one window of 10"):
         Windows([part(0, 100), part(0, 9, "short.txt")], [1, 1], window=10, length=5, seed=0)
+
+
+def test_a_second_pass_has_the_windows_of_the_first_in_another_order() -> None:
+    parts = [part(0, 997), part(5000, 300, "other.txt")]
+    once = Windows(parts, [3, 1], window=10, length=70, seed=5)
+    thrice = Windows(parts, [3, 1], window=10, length=70, seed=5, passes=3)
+    ids = [tuple(thrice[k]["input_ids"].tolist()) for k in range(len(thrice))]
+    assert len(thrice) == 210 and ids[:70] == [tuple(once[k]["input_ids"].tolist()) for k in range(70)]
+    assert sorted(ids[:70]) == sorted(ids[70:140]) == sorted(ids[140:])
+    assert ids[:70] != ids[70:140] != ids[140:] and ids[100] == tuple(thrice[100]["input_ids"].tolist())
+    assert [use.tokens for use in thrice.uses()] == [3 * use.tokens for use in once.uses()]

@@ -5,6 +5,8 @@ exactly in the long run, in an order of its own. A source's windows are cut one 
 a ring, and come in another order and from another first cut in every epoch. So window k is a pure function of the seed,
 the sources and k: a resumed run goes on in mid-epoch without replaying anything, and a longer run begins as the shorter
 one did.
+
+A run may go through its windows several times (`passes`): these same windows then come again, in another order.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from training.errors import DataError
 
 BLOCK = 256
 _GOLDEN = (5**0.5 - 1) / 2
-_BLOCK_ORDER, _EPOCH_ORDER, _EPOCH_CUT = range(3)  # streams of random numbers
+_BLOCK_ORDER, _EPOCH_ORDER, _EPOCH_CUT, _PASS_ORDER = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,35 @@ class SourceUse:
 
 
 class Windows:
-    """`length` windows of `window` token ids: a data set for `transformers.Trainer`, read in order.
+    """`length` windows of `window` token ids, `passes` times: a data set for `transformers.Trainer`, read in order.
 
     Args:
         parts: the sources' token files.
         weights: their shares of the windows, in any unit.
         window: tokens per window.
-        length: windows in all.
+        length: windows of one pass.
         seed: decides the order.
+        passes: how often they come.
 
     Raises:
         DataError: a source is shorter than one window.
     """
 
     def __init__(
-        self, parts: Sequence[TokenFile], weights: Sequence[float], *, window: int, length: int, seed: int
+        self,
+        parts: Sequence[TokenFile],
+        weights: Sequence[float],
+        *,
+        window: int,
+        length: int,
+        seed: int,
+        passes: int = 1,
     ) -> None:
         for part in parts:
             if part.header.tokens < window:
                 raise DataError(f"{part.name}: {part.header.tokens} tokens, fewer than one window of {window}")
         self.parts, self.window = tuple(parts), window
-        self._length, self._seed = length, seed
+        self.passes, self._length, self._seed = passes, length, seed
         shares = np.cumsum([0.0, *weights]) / np.sum(weights)
         shares[-1] = 1.0
         turns = np.arange(-(-length // BLOCK)) * _GOLDEN % 1
@@ -70,15 +80,16 @@ class Windows:
         taken = np.cumsum(np.diff(self._cuts), axis=0)
         self._before = np.concatenate([np.zeros((1, len(parts)), np.int64), taken])  # windows before each block
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self._pass_order = (0, np.arange(length))
 
     def __len__(self) -> int:
-        return self._length
+        return self._length * self.passes
 
     def __getitem__(self, k: int) -> dict[str, Ids]:
         """Window k as `input_ids` (window,)."""
-        if not 0 <= k < self._length:
+        if not 0 <= k < len(self):
             raise IndexError(k)
-        source, ordinal = self.place(k)
+        source, ordinal = self.place(self._in_first_pass(k))
         part = self.parts[source]
         epoch, i = divmod(ordinal, self._per_epoch(source))
         cut = 0 if epoch == 0 else int(self._rng(_EPOCH_CUT, source, epoch).integers(self.window))
@@ -86,14 +97,14 @@ class Windows:
         return {"input_ids": part.window(start, self.window)}
 
     def place(self, k: int) -> tuple[int, int]:
-        """Window k's source, and which of that source's windows it is, counted from 0."""
+        """The source of window k of the first pass, and which of that source's windows it is, counted from 0."""
         block, at = divmod(k, BLOCK)
         sources = self._block_sources(block)
         source = int(sources[at])
         return source, int(self._before[block, source] + np.count_nonzero(sources[:at] == source))
 
     def uses(self) -> list[SourceUse]:
-        """What all `length` windows take from each source."""
+        """What all windows take from each source."""
         whole, rest = divmod(self._length, BLOCK)
         taken = self._before[whole].copy()
         if rest:
@@ -107,8 +118,8 @@ class Windows:
             sha256=part.header.source_sha256,
             documents=part.header.documents,
             unique_tokens=part.header.tokens,
-            tokens=count * self.window,
-            passes=round(count / self._per_epoch(source), 3),
+            tokens=self.passes * count * self.window,
+            passes=round(self.passes * count / self._per_epoch(source), 3),
         )
 
     def _per_epoch(self, source: int) -> int:
@@ -118,6 +129,15 @@ class Windows:
         """The source of each of a block's windows."""
         sources = np.repeat(np.arange(len(self.parts)), np.diff(self._cuts[block]))
         return self._rng(_BLOCK_ORDER, block).permutation(sources)
+
+    def _in_first_pass(self, k: int) -> int:
+        """Which window of the first pass window k is; the others have orders of their own."""
+        number, at = divmod(k, self._length)
+        if not number:
+            return at
+        if self._pass_order[0] != number:
+            self._pass_order = (number, self._rng(_PASS_ORDER, number).permutation(self._length))
+        return int(self._pass_order[1][at])
 
     def _epoch_order(self, source: int, epoch: int) -> NDArray[np.int64]:
         """Kept for one epoch of each source: making it takes as long as the source is."""
@@ -140,6 +160,7 @@ def open_windows(
     window: int,
     length: int,
     seed: int,
+    passes: int = 1,
 ) -> Windows:
     """Windows of all sources, tokenized into `cache` where they are not yet.
 
@@ -149,4 +170,4 @@ def open_windows(
     parts = [tokenize(source, tokenizer, cache) for source in sources]
     for part in parts:
         check_vocabulary(part, vocab_size)
-    return Windows(parts, [source.weight for source in sources], window=window, length=length, seed=seed)
+    return Windows(parts, [source.weight for source in sources], window=window, length=length, seed=seed, passes=passes)
