@@ -77,7 +77,7 @@ def prepared(
     calibration: Calibration | None,
     say: Callable[[str], None],
 ) -> LoadedFamily:
-    """The family with the weights that are stored: low-rank ones in factors, calibrated 4-bit ones, smoothed 8-bit ones."""
+    """The family with the weights that are stored: maps in factors, 4-bit ones calibrated, 8-bit blocks smoothed."""
     stored, windows = with_factors(family), None
     if calibration is not None:
         check_calibrates(precisions)

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"of the weights: {', '.join(PRECISIONS)}, or one per tier as in device=int4,edge=int8,cloud=f32; "
         "default: %(default)s",
     )
+    add("--rank", type=positive, metavar="R", help="cut low-rank branches to so many components; default: all")
     add(
         "--calibrate",
         type=existing_file,
@@ -80,10 +81,13 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     from family.manifest import default_tiers
     from family.spec import SPEC_NAME, load_spec
     from training.checkpoint import open_family
+    from training.ranks import check_ranks
 
     check_target(arguments.out)
     spec = load_spec(arguments.family / SPEC_NAME)  # fails sooner than loading the base would
     precisions = of_segments(arguments.precision, default_tiers(spec.granularity))
+    if arguments.rank:
+        check_ranks(spec.exits, [arguments.rank])
     calibration = None
     if arguments.calibrate:
         check_calibrates(precisions)
@@ -92,6 +96,8 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     try:
         say("loading the base")
         family = open_family(arguments.family, arguments.base)
+        if arguments.rank:
+            family = family.at_most(arguments.rank)
         return export(family, arguments.out, arguments.precision, held=held, calibration=calibration, say=say)
     finally:
         say("")
