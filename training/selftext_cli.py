@@ -63,6 +63,7 @@ def _temperatures(text: str) -> tuple[float, ...]:
 
 
 def _sample(options: argparse.Namespace) -> None:
+    import torch
     from tqdm import tqdm
 
     from family.files import sha256_file
@@ -79,6 +80,8 @@ def _sample(options: argparse.Namespace) -> None:
     identity = " ".join([base.weights_sha256, *(sha256_file(source.path) for source in sources)])
     recipe = TextRecipe(options.tokens, options.batch, options.most, options.temperatures, options.chat, options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    if torch.accelerator.is_available():
+        torch.nn.Module.to(base.model, torch.accelerator.current_accelerator())
     with tqdm(total=options.tokens, unit="tok", unit_scale=True, disable=None) as bar:
         done = write_selftext(base.model, base.tokenizer, prompts, recipe, identity, options.out, bar.update)
     sys.stdout.write(f"{options.out}: {done} new tokens\n")
