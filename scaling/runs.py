@@ -1,7 +1,8 @@
 """Finished runs as arrays: what a law is fitted to."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,25 +10,35 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Index = IntArray | NDArray[np.bool_]
+Params = Literal["total", "non-embedding"]
+Compute = Literal["given", "6ND"]
+PARAMS: tuple[Params, ...] = get_args(Params)
+COMPUTE: tuple[Compute, ...] = get_args(Compute)
+FLOPS_PER_PARAMETER = 6
+"""Of training, per token: C = 6·N·D (Kaplan et al., arXiv 2001.08361, section 2.1)."""
 
 
 @dataclass(frozen=True)
 class Conventions:
     """What the numbers of a set of runs mean; two sets with other conventions are not one."""
 
-    params: Literal["total", "non-embedding"] = "total"
+    params: Params = "total"
     """Whether N counts embedding and head."""
-    compute: Literal["given", "6ND"] = "6ND"
+    compute: Compute = "6ND"
     """Whether C is the runs' own or 6·N·D."""
     heads: bool = False
-    """Whether C counts the FLOPs of every exit's head."""
+    """Whether C counts the heads that are not in N: those of early exits, and with N non-embedding the last one too."""
+
+    def __str__(self) -> str:
+        count = "with" if self.heads else "without"
+        return f"N {self.params}, C {self.compute}, {count} the heads that are not in N"
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
     """n observations: one for each run, or, with the optional fields, one for each pair of a run and an exit.
 
-    All arrays have shape (n,), float64 but `cluster`.
+    All arrays have shape (n,), float64 but `cluster` and `label`.
     """
 
     n: FloatArray
@@ -50,12 +61,53 @@ class Runs:
     """w_g, this exit's weight in the family loss; they sum to 1."""
     n_exit: FloatArray | None = None
     """N_g, parameters of this exit's own sub-model."""
+    label: NDArray[np.str_] | None = None
+    """What to call an observation in messages: `line 7`."""
+    conventions: Conventions = Conventions()
 
     def __len__(self) -> int:
         return len(self.loss)
 
     def take(self, index: Index) -> "Runs":
         """Some of the observations, by number or mask."""
-        arrays = ((f.name, getattr(self, f.name)) for f in fields(self))
-        taken: dict[str, Any] = {name: None if array is None else array[index] for name, array in arrays}
-        return Runs(**taken)
+        return replace(self, **cast(Any, {name: array[index] for name, array in self._arrays().items()}))
+
+    def names(self, index: Index) -> list[str]:
+        """What to call these observations."""
+        if self.label is None:
+            return [f"run {i}" for i in np.arange(len(self))[index]]
+        return [str(label) for label in self.label[index]]
+
+    def without_highest(self, count: int) -> "Runs":
+        """All observations but the `count` of the highest loss, in their order."""
+        return self.take(np.sort(np.argsort(self.loss, kind="stable")[: max(len(self) - count, 0)]))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the numbers, not of what they are called: the same runs have the same one, whatever file had them."""
+        digest = sha256()
+        for name, array in self._arrays().items():
+            if name != "label":
+                kind = "<i8" if name == "cluster" else "<f8"
+                digest.update(f"{name}:{len(array)}:".encode() + array.astype(kind).tobytes())
+        return digest.hexdigest()
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in values if isinstance(value, np.ndarray)}
+
+
+def make_runs(
+    n: FloatArray,
+    d: FloatArray,
+    loss: FloatArray,
+    g: FloatArray | float = 1.0,
+    c: FloatArray | None = None,
+    conventions: Conventions | None = None,
+) -> Runs:
+    """`Runs` of one observation per run, from whatever NumPy takes for arrays; C is 6·N·D where none is given."""
+    n, d, loss = (np.asarray(values, float) for values in (n, d, loss))
+    own = np.asarray(FLOPS_PER_PARAMETER * n * d if c is None else c, float)
+    known = conventions or Conventions(compute="6ND" if c is None else "given")
+    exits = np.broadcast_to(np.asarray(g, float), n.shape).copy()
+    return Runs(n, d, exits, own, loss, np.arange(len(n)), conventions=known)
