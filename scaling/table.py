@@ -102,7 +102,9 @@ def _read_delimited(path: Path) -> Table:
 def _read_json_lines(path: Path) -> Table:
     lines = _lines(path)
     columns: dict[str, None] = {}
-    rows, places, torn = [], [], ""
+    rows: list[dict[str, object]] = []
+    places: list[str] = []
+    torn = ""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
