@@ -1,7 +1,7 @@
 """Runs from files: a table with named columns, or the rows of a sweep, which need no mapping."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,18 @@ from scaling.check import check_values
 from scaling.columns import find_columns
 from scaling.errors import ScalingError
 from scaling.findings import Finding, listed, note, warning
-from scaling.runs import COMPUTE, FLOPS_PER_PARAMETER, PARAMS, Compute, Conventions, FloatArray, IntArray, Params, Runs
+from scaling.runs import (
+    COMPUTE,
+    FLOPS_PER_PARAMETER,
+    PARAMS,
+    Compute,
+    Conventions,
+    FloatArray,
+    IntArray,
+    Params,
+    Runs,
+    Source,
+)
 from scaling.sweeprows import is_sweep, sweep_runs
 from scaling.table import Table, read_table
 
@@ -19,29 +30,6 @@ _OPTIONAL = {"layer": "exit_layer", "layers": "n_layers", "weight": "exit_weight
 """By role, the optional field of `Runs`."""
 MOST_GROUPS = 12
 """Values of a column that sorts rows into groups; a name of each run has more."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where runs came from."""
-
-    file: str
-    """Its name, without the folder."""
-    sha256: str
-    """Of the file."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """By role, the column; empty for a sweep's rows."""
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Filters that were applied."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a file gave."""
-
-    runs: Runs
-    findings: tuple[Finding, ...]
-    source: Source
 
 
 def read_runs(
@@ -53,7 +41,7 @@ def read_runs(
     columns: Mapping[str, str] | None = None,
     where: Mapping[str, str] | None = None,
     exits: bool = False,
-) -> Reading:
+) -> Runs:
     """Read a table of runs, or the `rows.jsonl` of a sweep.
 
     Args:
@@ -83,7 +71,8 @@ def read_runs(
         used = find_columns(table, params, columns or {})
         runs, findings = _table_runs(table, used, params, compute, heads)
     check_values(runs, used)
-    return Reading(runs, findings, Source(path.name, sha256_file(path), used, conditions))
+    source = Source(path.name, sha256_file(path), used, conditions)
+    return replace(runs, source=source, findings=findings)
 
 
 def _table_runs(

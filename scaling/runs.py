@@ -1,11 +1,14 @@
 """Finished runs as arrays: what a law is fitted to."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scaling.findings import Finding, listed, note
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -32,6 +35,20 @@ class Conventions:
     def __str__(self) -> str:
         count = "with" if self.heads else "without"
         return f"N {self.params}, C {self.compute}, {count} the heads that are not in N"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where runs came from."""
+
+    file: str
+    """Its name, without the folder."""
+    sha256: str
+    """Of the file."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """By role, the column; empty for a sweep's rows."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """By column, the value that was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +81,9 @@ class Runs:
     label: NDArray[np.str_] | None = None
     """What to call an observation in messages: `line 7`."""
     conventions: Conventions = Conventions()
+    source: Source | None = None
+    findings: tuple[Finding, ...] = ()
+    """What was noticed on the way here; the law that is fitted to the runs has them too."""
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -80,7 +100,12 @@ class Runs:
 
     def without_highest(self, count: int) -> "Runs":
         """All observations but the `count` of the highest loss, in their order."""
-        return self.take(np.sort(np.argsort(self.loss, kind="stable")[: max(len(self) - count, 0)]))
+        if not count:
+            return self
+        order = np.argsort(self.loss, kind="stable")
+        kept, dropped = np.sort(order[:-count]), np.sort(order[-count:])
+        text = f"left out as asked, the {count} highest losses: {listed(self.names(dropped))}"
+        return replace(self.take(kept), findings=(*self.findings, note("dropped", text)))
 
     @property
     def sha256(self) -> str:
