@@ -1,0 +1,89 @@
+"""What a fit shows of its runs and of itself: outliers, losses out of its reach, parameters that it does not know."""
+
+import numpy as np
+
+from scaling.findings import Finding, listed, warning
+from scaling.forms import SCALES, Form
+from scaling.objective import Objective
+from scaling.runs import FloatArray, Runs
+
+OUTLYING = 5.0
+"""Robust standard deviations from the median residual."""
+VANISHED = 1e-3
+"""Largest share of a loss that a term has which is not there."""
+UNKNOWN = 1.645
+"""Standard errors between an exponent and 0 within which its 90% interval has both signs."""
+NORMAL_MAD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+_TERMS = {"E": "irreducible loss", "A": "term of N", "B": "term of D"}
+
+
+def robust_sigma(residuals: FloatArray) -> float:
+    """Standard deviation from the median absolute deviation, which outliers do not move."""
+    return NORMAL_MAD * float(np.median(np.abs(residuals - np.median(residuals))))
+
+
+def diagnose(runs: Runs, form: Form, theta: FloatArray, covariance: FloatArray | None) -> tuple[Finding, ...]:
+    """What is to be said of a form fitted to runs.
+
+    Args:
+        runs: those it was fitted to.
+        form: the form.
+        theta: (p,), the fit.
+        covariance: (p, p), of θ; None where it is not determined.
+    """
+    objective = Objective(form.design(runs), np.log(runs.loss))
+    residuals = objective.residuals(theta[None])[0]
+    terms = np.exp(objective.x @ theta)  # (3, n)
+    return (
+        *_outliers(runs, residuals),
+        *_unreached(runs, terms[0]),
+        *_vanished(terms),
+        *_unknown(form, theta, covariance),
+    )
+
+
+def _outliers(runs: Runs, residuals: FloatArray) -> list[Finding]:
+    sigma = robust_sigma(residuals)
+    distance = np.abs(residuals - np.median(residuals))
+    far = np.flatnonzero(distance > OUTLYING * max(sigma, np.finfo(float).eps))
+    if not len(far):
+        return []
+    far = far[np.argsort(-distance[far], kind="stable")]
+    named = [f"{name} ({-r:+.1%})" for name, r in zip(runs.names(far), residuals[far], strict=True)]
+    text = f"{len(far)} losses are more than {OUTLYING:g} robust sigmas ({sigma:.2%}) from the law: {listed(named)}"
+    return [warning("outliers", text)]
+
+
+def _unreached(runs: Runs, floor: FloatArray) -> list[Finding]:
+    below = runs.loss <= floor
+    if not below.any():
+        return []
+    text = f"{below.sum()} losses are under the fitted irreducible loss: {listed(runs.names(below))}; E is too high "
+    return [warning("under-e", text + "for them, or they are not of the same kind as the others")]
+
+
+def _vanished(terms: FloatArray) -> list[Finding]:
+    shares = (terms / terms.sum(axis=0)).max(axis=1)
+    gone = [f"{name} ({what})" for (name, what), share in zip(_TERMS.items(), shares, strict=True) if share < VANISHED]
+    if not gone:
+        return []
+    return [warning("vanished", f"the fit has no {' and no '.join(gone)}: the runs do not show one; widen N and D")]
+
+
+def _unknown(form: Form, theta: FloatArray, covariance: FloatArray | None) -> list[Finding]:
+    if covariance is None:
+        return [
+            warning("undetermined", "the runs do not determine all parameters: the objective is flat at the optimum")
+        ]
+    errors = np.sqrt(np.diag(covariance))
+    findings = []
+    for name, value, error in list(zip(form.parameters, theta, errors, strict=True))[len(SCALES) :]:
+        if name in ("alpha", "beta") and value <= 0:
+            text = f"{name} is {value:.3g}: loss rises with {'N' if name == 'alpha' else 'D'}; no law of this form"
+            findings.append(warning("rising", text))
+        elif abs(value) < UNKNOWN * error:
+            text = f"{name} is {value:.3g} with a standard error of {error:.3g}: the runs do not tell it from 0"
+            findings.append(warning("undetermined", text))
+    return findings
