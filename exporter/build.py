@@ -21,6 +21,8 @@ from exporter.graphs import Part, Tensor
 MODEL_FILE = "model.onnx"
 QKV = ("q_proj", "k_proj", "v_proj")
 """What the builder packs into one product, `qkv_proj`."""
+FULL_CACHE = "windowed_kv_cache=false"
+"""Layers with a sliding window keep all keys and values too, so that going back is lowering a length."""
 PRECISION = "fp32"
 """The builder's name of f32; quantization is ours (`exporter.quantize`)."""
 
@@ -28,7 +30,7 @@ PRECISION = "fp32"
 def build(folder: Path, options: Sequence[str] = ()) -> Part:
     """The builder's f32 graph of the Hugging Face model in `folder`, with options of the builder (`KEY=VALUE`)."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="built-") as out:
-        run_builder(folder, options, Path(out))
+        run_builder(folder, [*options, FULL_CACHE], Path(out))
         return read_part(Path(out) / MODEL_FILE)
 
 

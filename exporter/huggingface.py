@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from exporter.errors import ExportError
 from exporter.factors import without_factors
+from training.config import attention_types
 from training.loaded import LoadedFamily
 
 ROPE_TYPES = ("default", "llama3")
@@ -21,7 +23,7 @@ def save_base(family: LoadedFamily, folder: Path) -> Path:
     """The whole base model. Its position tables get a row more than the context, for attention's dummy row."""
     family.base.model.save_pretrained(folder)
     family.base.tokenizer.save_pretrained(folder)
-    _set_positions(folder, family.spec.context + 1)
+    _complete(folder, family.spec.context + 1, attention_types(family.base.model.config))
     return folder
 
 
@@ -32,8 +34,7 @@ def save_branch(family: LoadedFamily, g: int, folder: Path) -> Path:
     assert branch.block is not None
     config = copy.deepcopy(base.config)
     config.num_hidden_layers, config.vocab_size = 1, PLACEHOLDER_VOCAB
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[family.spec.exit(g).layer]]
+    config.layer_types = [attention_types(base.config)[branch.exit.layer]]
     config.bos_token_id = config.eos_token_id = config.pad_token_id = None
     with torch.device("meta"):
         model: Any = type(base)(config)
@@ -44,11 +45,12 @@ def save_branch(family: LoadedFamily, g: int, folder: Path) -> Path:
     model.model.norm = branch.norm
     model.save_pretrained(folder)
     family.base.tokenizer.save_pretrained(folder)
-    _set_positions(folder, family.spec.context + 1)
+    _complete(folder, family.spec.context + 1, config.layer_types)
     return folder
 
 
-def _set_positions(folder: Path, positions: int) -> None:
+def _complete(folder: Path, positions: int, layer_types: Sequence[str]) -> None:
+    """Set the size of the position tables, and each layer's type of attention, which Mistral's config does not list."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     rope = (config.get("rope_parameters") or {}).get("rope_type", "default")
@@ -56,5 +58,5 @@ def _set_positions(folder: Path, positions: int) -> None:
         raise ExportError(
             f"the base's rope type {rope!r} is not supported; give a base with one of {', '.join(ROPE_TYPES)}"
         )
-    config["max_position_embeddings"] = positions
+    config |= {"max_position_embeddings": positions, "layer_types": list(layer_types)}
     path.write_text(json.dumps(config), encoding="utf-8")

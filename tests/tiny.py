@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from family.spec import Base, Exit, FamilySpec
 from training.base import LoadedBase
@@ -13,7 +13,7 @@ from training.modeling import FamilyForCausalLM
 from training.shapes import new_spec
 
 TINY_CONTEXT = 256
-TINY_EXITS = (2, 4, 6)
+TINY_EXITS = (Exit(2, "block"), Exit(4, "block"), Exit(6, "norm"))
 
 TEXT = """The relay begins on the phone. A small model reads the first words of the question, writes the first words of
 the answer, and hands the page to the next one when it is no longer sure. The page is not copied: only the rows that the
@@ -33,10 +33,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_base(folder: Path, seed: int = 0) -> Path:
-    """Write a random Llama (6 layers, tied head) with a byte-level BPE tokenizer in Hugging Face format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = LlamaConfig(
+def tiny_config(kind: type[PretrainedConfig] = LlamaConfig, **options: object) -> PretrainedConfig:
+    """Six layers and a tied head, of any decoder that can be a trunk."""
+    return kind(
         vocab_size=512,
         hidden_size=64,
         intermediate_size=160,
@@ -47,18 +46,25 @@ def write_tiny_base(folder: Path, seed: int = 0) -> Path:
         max_position_embeddings=TINY_CONTEXT,
         rms_norm_eps=1e-5,
         rope_theta=10000.0,
-        tie_word_embeddings=True,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
+        **{"tie_word_embeddings": True, **options},
     )
+
+
+def write_tiny_base(folder: Path, seed: int = 0, config: PretrainedConfig | None = None) -> Path:
+    """Write a random Llama, or what `config` says, with a byte-level BPE tokenizer in Hugging Face format."""
+    folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).eval()
+        model = AutoModelForCausalLM.from_config(config or tiny_config()).eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "norm" in name:  # around 1, so that a norm left out is noticed
                     parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
+                elif "bias" in name:
+                    parameter.normal_(0.0, 0.3)
                 elif "embed" in name:
                     parameter.normal_(0.0, 0.5)
                 else:  # residual updates as large as the embedding: every layer changes the argmax
@@ -68,9 +74,8 @@ def write_tiny_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_family(base: LoadedBase, seed: int = 1) -> LoadedFamily:
-    """A family on a tiny base with exits after layers 2, 4 and 6; its branches differ from the trunk's layers."""
-    exits = tuple(Exit(layer, "norm" if layer == TINY_EXITS[-1] else "block") for layer in TINY_EXITS)
+def tiny_family(base: LoadedBase, seed: int = 1, exits: tuple[Exit, ...] = TINY_EXITS) -> LoadedFamily:
+    """A family on a tiny base; its branches differ from the trunk's layers."""
     family = new_family(new_spec("tiny-g3", Base(base.id, base.weights_sha256), base.model, exits), base)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
