@@ -1,0 +1,188 @@
+"""The objective of a fit and its derivatives, for many parameter vectors at once.
+
+Σ_i w_i Huber_δ(r_i) with r_i = log L̂_i - log L_i, a SUM (arXiv 2512.23407, section 3.2, eq. 9; Hoffmann et al., arXiv
+2203.15556, eq. 3). With P_k = exp(X_k θ) / Σ_l exp(X_l θ), J = Σ_k P_k X_k and psi = r clipped to ±δ:
+
+- gradient: Σ_i w_i psi_i J_i;
+- Hessian: Σ_i w_i ([|r_i| <= δ] J_i J_iᵀ + psi_i (Σ_k P_ki X_ki X_kiᵀ - J_i J_iᵀ)), exact wherever no |r_i| = δ.
+
+Both are products of matrices that depend on the runs alone with weights that depend on θ, so a batch of θ costs few
+calls. Everything is float64.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+
+from scaling.runs import FloatArray, IntArray
+
+DELTA = 1e-3
+"""δ of the Huber loss, in nats per nat: residuals are of log losses."""
+CACHE_NUMBERS = 1 << 14
+"""How much of a batch is done at once: θ's times runs, so that a core's second-level cache holds a few such arrays."""
+
+
+class Slope(NamedTuple):
+    """Of S parameter vectors."""
+
+    value: FloatArray
+    """(S,)"""
+    gradient: FloatArray
+    """(S, p)"""
+
+
+class Curve(NamedTuple):
+    """Of S parameter vectors."""
+
+    value: FloatArray
+    """(S,)"""
+    gradient: FloatArray
+    """(S, p)"""
+    hessian: FloatArray
+    """(S, p, p)"""
+
+
+class _Pair(NamedTuple):
+    """The part of the Hessian that terms k and l make together."""
+
+    one: int
+    other: int
+    entries: IntArray
+    """Positions of its non-zero entries in the flat (p²,) Hessian."""
+    products: FloatArray
+    """These entries of X_k X_lᵀ (plus its transpose where k < l), by run: (n, entries)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The objective for one form on one set of runs. Weights are (n,) or (S, n), or None for ones."""
+
+    x: FloatArray
+    """(K, n, p), `Form.design`."""
+    y: FloatArray
+    """(n,), log L."""
+    delta: float = DELTA
+    offset: FloatArray | None = None
+    """(K, n), added to X_k θ: what parameters that are held fixed contribute."""
+
+    def fixed(self, parameter: int, value: float) -> "Objective":
+        """The same with one parameter held at a value: of the other p - 1."""
+        held = self.x[:, :, parameter] * value
+        offset = held if self.offset is None else self.offset + held
+        return replace(self, x=np.delete(self.x, parameter, axis=2), offset=offset)
+
+    def residuals(self, theta: FloatArray) -> FloatArray:
+        """Residuals r (S, n) for θ (S, p)."""
+        return self._terms(theta)[2]
+
+    def shares(self, theta: FloatArray) -> FloatArray:
+        """P, each term's share of L̂: (K, S, n) for θ (S, p)."""
+        terms, total, _ = self._terms(theta)
+        return terms / total
+
+    def jacobian(self, theta: FloatArray) -> FloatArray:
+        """Derivatives of r by θ, (S, n, p)."""
+        jacobian: FloatArray = np.einsum("ksn,knp->snp", self.shares(theta), self.x)
+        return jacobian
+
+    def value(self, theta: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+        """(S,) for θ (S, p)."""
+        out = np.empty(len(theta))
+        for part, w in self._parts(len(theta), weights):
+            r = self._terms(theta[part])[2]
+            out[part] = _huber(r, np.clip(r, -self.delta, self.delta), w)
+        return out
+
+    def slope(self, theta: FloatArray, weights: FloatArray | None = None) -> Slope:
+        """Value and gradient for θ (S, p)."""
+        out = Slope(np.empty(len(theta)), np.zeros(theta.shape))
+        for part, w in self._parts(len(theta), weights):
+            terms, total, r = self._terms(theta[part])
+            psi = np.clip(r, -self.delta, self.delta)
+            out.value[part] = _huber(r, psi, w)
+            psi *= w
+            psi /= total
+            self._add_gradient(out.gradient[part], terms, psi)
+        return out
+
+    def curve(self, theta: FloatArray, weights: FloatArray | None = None) -> Curve:
+        """Value, gradient and Hessian for θ (S, p)."""
+        p = theta.shape[1]
+        out = Curve(np.empty(len(theta)), np.zeros(theta.shape), np.zeros((len(theta), p, p)))
+        for part, w in self._parts(len(theta), weights):
+            share, total, r = self._terms(theta[part])
+            psi = np.clip(r, -self.delta, self.delta)
+            out.value[part] = _huber(r, psi, w)
+            psi *= w
+            share /= total
+            self._add_gradient(out.gradient[part], share, psi)
+            self._add_hessian(out.hessian[part].reshape(-1, p * p), share, w * (np.abs(r) <= self.delta) - psi, psi)
+        upper = np.triu_indices(p, 1)
+        out.hessian[:, upper[1], upper[0]] = out.hessian[:, upper[0], upper[1]]
+        return out
+
+    def _terms(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """exp(X_k θ) (K, S, n), their sum over k (S, n), and r (S, n)."""
+        terms = np.empty((len(self.x), len(theta), len(self.y)))
+        for term, (columns, x) in zip(terms, self._columns, strict=True):
+            np.matmul(theta[:, columns], x.T, out=term)
+        if self.offset is not None:
+            terms += self.offset[:, None]
+        np.exp(terms, out=terms)
+        total = terms.sum(axis=0)
+        r = np.log(total)
+        r -= self.y
+        return terms, total, r
+
+    def _add_gradient(self, gradient: FloatArray, terms: FloatArray, factor: FloatArray) -> None:
+        """Add Σ_i factor_i Σ_k terms_ki X_ki."""
+        for term, (columns, x) in zip(terms, self._columns, strict=True):
+            gradient[:, columns] += (term * factor) @ x
+
+    def _add_hessian(self, hessian: FloatArray, share: FloatArray, both: FloatArray, psi: FloatArray) -> None:
+        """Add Σ_i both_i J_i J_iᵀ + psi_i Σ_k P_ki X_ki X_kiᵀ to the upper triangle."""
+        for one, other, entries, products in self._pairs:
+            factor = both * share[other]
+            if one == other:
+                factor += psi
+            factor *= share[one]
+            hessian[:, entries] += factor @ products
+
+    def _parts(self, count: int, weights: FloatArray | None) -> Iterator[tuple[slice, FloatArray | float]]:
+        """The batch in parts that fit the cache, with their weights."""
+        step = max(1, CACHE_NUMBERS // len(self.y))
+        for start in range(0, count, step):
+            part = slice(start, min(start + step, count))
+            yield part, 1.0 if weights is None else weights if weights.ndim == 1 else weights[part]
+
+    @cached_property
+    def _columns(self) -> list[tuple[IntArray, FloatArray]]:
+        """By term: which parameters occur in it, and X_k of these (n, columns)."""
+        occurring = [np.flatnonzero(x.any(axis=0)) for x in self.x]
+        return [(columns, np.ascontiguousarray(x[:, columns])) for columns, x in zip(occurring, self.x, strict=True)]
+
+    @cached_property
+    def _pairs(self) -> list[_Pair]:
+        p = self.x.shape[2]
+        upper = np.flatnonzero(np.triu(np.ones((p, p))))
+        pairs = []
+        for one, other in combinations_with_replacement(range(len(self.x)), 2):
+            product = np.einsum("np,nq->npq", self.x[one], self.x[other])
+            if one != other:
+                product = product + product.transpose(0, 2, 1)
+            flat = product.reshape(-1, p * p)
+            entries = upper[flat[:, upper].any(axis=0)]
+            pairs.append(_Pair(one, other, entries, np.ascontiguousarray(flat[:, entries])))
+        return pairs
+
+
+def _huber(r: FloatArray, psi: FloatArray, w: FloatArray | float) -> FloatArray:
+    """Σ_i w_i Huber(r_i): psi (r - psi / 2) is r²/2 within δ and δ |r| - δ²/2 beyond."""
+    losses: FloatArray = psi * (r - 0.5 * psi)
+    losses *= w
+    summed: FloatArray = losses.sum(axis=-1)
+    return summed
