@@ -26,8 +26,6 @@ from scaling.runs import (
 from scaling.sweeprows import is_sweep, sweep_runs
 from scaling.table import Table, read_table
 
-_OPTIONAL = {"layer": "exit_layer", "layers": "n_layers", "weight": "exit_weight", "n_exit": "n_exit"}
-"""By role, the optional field of `Runs`."""
 MOST_GROUPS = 12
 """Values of a column that sorts rows into groups; a name of each run has more."""
 
@@ -103,7 +101,10 @@ def _table_runs(
         cluster=cluster,
         label=places[finished],
         conventions=conventions,
-        **{name: values[role] for role, name in _OPTIONAL.items() if role in values},
+        exit_layer=values.get("layer"),
+        n_layers=values.get("layers"),
+        exit_weight=values.get("weight"),
+        n_exit=values.get("n_exit"),
     )
     return runs, (*findings, *_unused(table, columns))
 
