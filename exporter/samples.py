@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exporter.errors import ExportError
 from training.loaded import LoadedFamily
+from training.selftext import drawn
 
 TEXTS, LENGTH = 16, 64
 """As many texts, of so many tokens at most: fewer cost quality, more and longer ones only time."""
@@ -17,7 +17,7 @@ SEED = 0
 def own_text(family: LoadedFamily) -> Tensor:
     """Token ids [n, T] that the base samples at temperature 1, each text from the tokenizer's first token on.
 
-    The same for the same base on the same machine. Raises `ExportError` if its logits are not numbers.
+    The same for the same base on the same machine. Raises `BaseModelError` if its logits are not numbers.
     """
     model: Any = family.base.model
     generator = torch.Generator().manual_seed(SEED)
@@ -25,10 +25,7 @@ def own_text(family: LoadedFamily) -> Tensor:
     ids, cache = [newest], None
     for _ in range(min(LENGTH, family.spec.context) - 1):
         found = model(newest, past_key_values=cache, use_cache=True)
-        shares = found.logits[:, -1].softmax(-1)
-        if not shares.isfinite().all():
-            raise ExportError("the base's logits are not numbers; give a base whose weights are")
-        newest, cache = torch.multinomial(shares, 1, generator=generator), found.past_key_values
+        newest, cache = drawn(found.logits[:, -1], 1.0, generator), found.past_key_values
         ids.append(newest)
     return torch.cat(ids, 1)
 

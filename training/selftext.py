@@ -23,7 +23,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from family.files import write_atomic
 from family.strict import dumps
 from training.data import Document
-from training.errors import DataError
+from training.errors import BaseModelError, DataError
 
 CHAT = "chat"
 """The source of chats of which the model writes both sides."""
@@ -194,20 +194,29 @@ def continued(
 
 
 class Drawn(LogitsProcessor):
-    """Draws each row's next id and leaves nothing else to greedy decoding: by one number and the cumulated shares.
-
-    transformers draws by an exponential number for every id of the vocabulary, a sixth of a step's time on a CPU.
-    """
+    """Draws each row's next id and leaves nothing else to greedy decoding."""
 
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002  (transformers gives both)
         """Scores (B, V) with all but one id of each row at minus infinity."""
-        upto = (scores / self._temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
-        at = torch.rand(len(scores), 1, dtype=upto.dtype, device=upto.device) * upto[:, -1:]
-        chosen = torch.searchsorted(upto, at, right=True)
-        return torch.full_like(scores, -torch.inf).scatter_(-1, chosen, 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, drawn(scores, self._temperature), 0.0)
+
+
+def drawn(scores: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    """An id (B, 1) for each row of scores (B, V): by one number and the cumulated shares.
+
+    transformers draws by an exponential number for every id of the vocabulary, a sixth of a step's time on a CPU.
+
+    Raises:
+        BaseModelError: the scores are not numbers.
+    """
+    upto = (scores / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    if not upto[:, -1].isfinite().all():
+        raise BaseModelError("the base's logits are not numbers; give a base whose weights are")
+    at = torch.rand(len(scores), 1, dtype=upto.dtype, device=upto.device, generator=generator) * upto[:, -1:]
+    return torch.searchsorted(upto, at, right=True)
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

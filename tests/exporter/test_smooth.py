@@ -19,6 +19,7 @@ from tests.exporter.test_calibrate import PROJECTIONS
 from tests.tiny import TEXT, new_family
 from tests.tiny import tiny_family as make_tiny_family
 from training.base import load_base
+from training.errors import BaseModelError
 from training.loaded import LoadedFamily
 
 MIXED = {1: "int4", 2: "int8", 3: "f32"}
@@ -149,7 +150,7 @@ def test_a_base_writes_the_same_text_again(tiny_family: LoadedFamily) -> None:
 def test_a_base_that_writes_no_text_is_refused(tiny_base_dir: Path, tiny_family: LoadedFamily) -> None:
     base = load_base(str(tiny_base_dir))
     base.model.get_parameter("model.layers.1.mlp.down_proj.weight")[0, 0] = float("nan")
-    with pytest.raises(ExportError, match="logits are not numbers; give a base whose weights are"):
+    with pytest.raises(BaseModelError, match="logits are not numbers; give a base whose weights are"):
         own_text(new_family(tiny_family.spec, base))
 
 
