@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from scaling.certificate import LEAST_SHARE
 from scaling.findings import Finding, listed, warning
 from scaling.forms import SCALES, Form
 from scaling.objective import Objective
@@ -9,8 +10,8 @@ from scaling.runs import FloatArray, Runs
 
 OUTLYING = 5.0
 """Robust standard deviations from the median residual."""
-VANISHED = 1e-3
-"""Largest share of a loss that a term has which is not there."""
+FAINT = 1e-3
+"""Largest share of a loss of a term that is hardly there. One that is not there at all stands in the certificate."""
 UNKNOWN = 1.645
 """Standard errors between an exponent and 0 within which its 90% interval has both signs."""
 NORMAL_MAD = 1.4826
@@ -39,7 +40,7 @@ def diagnose(runs: Runs, form: Form, theta: FloatArray, covariance: FloatArray |
     return (
         *_outliers(runs, residuals),
         *_unreached(runs, terms[0]),
-        *_vanished(terms),
+        *_faint(terms),
         *_unknown(form, theta, covariance),
     )
 
@@ -64,12 +65,14 @@ def _unreached(runs: Runs, floor: FloatArray) -> list[Finding]:
     return [warning("under-e", text + "for them, or they are not of the same kind as the others")]
 
 
-def _vanished(terms: FloatArray) -> list[Finding]:
+def _faint(terms: FloatArray) -> list[Finding]:
     shares = (terms / terms.sum(axis=0)).max(axis=1)
-    gone = [f"{name} ({what})" for (name, what), share in zip(_TERMS.items(), shares, strict=True) if share < VANISHED]
-    if not gone:
+    named = zip(_TERMS.items(), shares, strict=True)
+    hardly = [f"{name} ({what})" for (name, what), share in named if LEAST_SHARE <= share < FAINT]
+    if not hardly:
         return []
-    return [warning("vanished", f"the fit has no {' and no '.join(gone)}: the runs do not show one; widen N and D")]
+    text = f"the fit has hardly any {' and '.join(hardly)}: less than {FAINT:.1%} of every loss; widen N and D"
+    return [warning("faint", text)]
 
 
 def _unknown(form: Form, theta: FloatArray, covariance: FloatArray | None) -> list[Finding]:

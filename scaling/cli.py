@@ -1,0 +1,146 @@
+"""`fit-law`: fit the scaling law to a table of runs."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from family.cli import run
+from family.completion import add_completion
+
+if TYPE_CHECKING:
+    from scaling.runs import Runs
+
+METHODS = ("certified", "paper")
+FORMS = ("dense", "full", "reducible", "M0", "M1", "M2", "M3")
+EXIT_FORMS = ("M0", "M1", "M2", "M3")
+"""Those of one exit's loss, which need a row per exit; a sweep has them."""
+BOOTSTRAPS = 4000
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `fit-law` command."""
+    options = _parser().parse_args(argv)
+    run(lambda: _fit(options), name="fit-law", extra="plan", interrupted="stopped; nothing was written")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fit-law",
+        description="Fit the scaling law of families, loss = (E + A N^-alpha + B D^-beta) G^gamma, to a table of runs "
+        "or to the rows.jsonl of sweep-family. Says how sure each parameter is, whether the optimum is one, and why "
+        "the runs may not carry the law.",
+    )
+    parser.add_argument("runs", type=Path, metavar="FILE", help="table of runs: .csv, .tsv, .jsonl or .parquet")
+    _add_reading(parser)
+    _add_fitting(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="law file to write (JSON)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_completion(parser)
+    return parser
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what the numbers are")
+    group.add_argument(
+        "--map",
+        nargs="+",
+        action="extend",
+        type=_pair,
+        default=[],
+        metavar="ROLE=COLUMN",
+        help='which column is n, d, c, g or loss, where its name does not say so: n="Model Size" loss=val_nll; without '
+        "one for d, D is C/(6N). Also run (rows with one value are one run), h (parameters of a head), and for a row "
+        "per exit layer, layers, weight and n_exit",
+    )
+    group.add_argument(
+        "--where", nargs="+", action="extend", type=_pair, default=[], metavar="COLUMN=VALUE", help="rows to keep"
+    )
+    group.add_argument(
+        "--drop-highest", type=_count, default=0, metavar="K", help="leave out the K rows of highest loss"
+    )
+    group.add_argument(
+        "--params", choices=("total", "non-embedding"), default="total", help="what N counts (default %(default)s)"
+    )
+    group.add_argument(
+        "--compute", choices=("given", "6ND"), help="whose C (default: that of the file, where it has one)"
+    )
+    group.add_argument(
+        "--heads",
+        action=argparse.BooleanOptionalAction,
+        help="whether C counts the heads that are not in N: those of early exits, and with N non-embedding the last "
+        "one too (default: given C does, and 6ND where h is mapped)",
+    )
+
+
+def _add_fitting(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the fit")
+    group.add_argument(
+        "--form", choices=FORMS, help="M0 to M3 are of one exit's loss (default: full where G varies, else dense)"
+    )
+    group.add_argument(
+        "--method",
+        choices=METHODS,
+        default=METHODS[0],
+        help="certified: an optimum whose gradient says that it is one; paper: the grid of starts and L-BFGS of arXiv "
+        "2512.23407, section 3.2 (default %(default)s)",
+    )
+    group.add_argument(
+        "--bootstraps", type=_count, default=BOOTSTRAPS, metavar="B", help="draws of the runs (default %(default)s)"
+    )
+    group.add_argument("--seed", type=_count, default=0, help="of the draws (default %(default)s)")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r} (FILE stands before)")
+    return name, value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def _once(flag: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    from scaling.errors import ScalingError
+
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ScalingError(f"{flag} has {repeated[0]} twice; give one value for it")
+    return dict(pairs)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from family.strict import dumps
+    from scaling.fit import fit
+    from scaling.lawfile import save_law
+    from scaling.report import law_table, summarise
+
+    runs = _read(options)
+    form = options.form or ("full" if len(set(runs.g)) > 1 else "dense")
+    law = fit(runs, form, options.method, bootstraps=options.bootstraps, seed=options.seed)
+    if options.out:
+        save_law(law, options.out)
+    sys.stdout.write(dumps(summarise(law)) if options.json else law_table(law) + "\n")
+
+
+def _read(options: argparse.Namespace) -> "Runs":
+    from scaling.read import read_runs
+
+    runs = read_runs(
+        options.runs,
+        params=options.params,
+        compute=options.compute,
+        heads=options.heads,
+        columns=_once("--map", options.map),
+        where=_once("--where", options.where),
+        exits=options.form in EXIT_FORMS,
+    )
+    return runs.without_highest(options.drop_highest)
+
+
+if __name__ == "__main__":
+    main()

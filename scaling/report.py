@@ -1,0 +1,95 @@
+"""A fitted law for people (`law_table`) and for programs (`summarise`)."""
+
+import math
+from dataclasses import dataclass
+
+from scaling.certificate import Certificate
+from scaling.findings import Finding
+from scaling.law import LEVEL, OPTIMAL_SIZE, Data, Estimate, FittedLaw
+from scaling.runs import Conventions
+
+_NAMES = {OPTIMAL_SIZE: "N* ~ C^a, a"}
+_RANGES = {"n": "N", "d": "D", "g": "G", "c": "C", "loss": "loss"}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `fit-law --json` prints: the law without its draws."""
+
+    form: str
+    formula: str
+    method: str
+    estimates: tuple[Estimate, ...]
+    level: float
+    """Of the estimates' intervals."""
+    bootstraps: int
+    seed: int
+    objective: float
+    sigma: float
+    conventions: Conventions
+    certificate: Certificate
+    data: Data
+    findings: tuple[Finding, ...]
+
+
+def summarise(law: FittedLaw) -> Summary:
+    """A law without its draws."""
+    return Summary(
+        form=law.form.name,
+        formula=law.form.formula,
+        method=law.method,
+        estimates=law.estimates(),
+        level=LEVEL,
+        bootstraps=len(law.draws),
+        seed=law.seed,
+        objective=law.objective,
+        sigma=law.sigma,
+        conventions=law.conventions,
+        certificate=law.certificate,
+        data=law.data,
+        findings=law.findings,
+    )
+
+
+def law_table(law: FittedLaw) -> str:
+    """A law in some lines of text: parameters, how good the fit is, and everything that was found on the way."""
+    source = f"{law.data.source.file}: " if law.data.source else ""
+    ranges = ", ".join(f"{_RANGES[name]} {low:.3g} to {high:.3g}" for name, (low, high) in law.data.ranges.items())
+    sure = f"{len(law.draws):,} bootstraps of the runs, seed {law.seed}" if len(law.draws) else "to first order"
+    return "\n".join(
+        [
+            f"{source}{law.data.runs} runs, {ranges}",
+            f"L = {law.form.formula} ({law.form.name}; {law.conventions})",
+            "",
+            f"{'':<14}{'estimate':>12}{'std. error':>12}   {LEVEL:.0%} interval ({sure})",
+            *(_line(estimate) for estimate in law.estimates()),
+            "",
+            f"objective {law.objective:.9g}; a run is {law.sigma:.2%} from the law (robust standard deviation)",
+            _certificate(law.certificate),
+            *(str(finding) for finding in sorted(law.findings, key=lambda finding: finding.warning)),
+        ]
+    )
+
+
+def _certificate(found: Certificate) -> str:
+    """Facts on the optimum; what speaks against it is among the findings."""
+    word = "certified" if found.certified else "NOT certified"
+    return (
+        f"{word}: gradient {found.gradient:.0e} of its largest, Hessian's eigenvalues within a factor "
+        f"of {1 / found.curvature:.2g}, {found.agree} of {found.starts} starts end here"
+    )
+
+
+def _line(estimate: Estimate) -> str:
+    numbers = (estimate.value, estimate.error, estimate.low, estimate.high)
+    value, error, low, high = (_number(number, estimate.error) for number in numbers)
+    return f"{_NAMES.get(estimate.name, estimate.name):<14}{value:>12}{error:>12}   {low} to {high}"
+
+
+def _number(value: float, error: float) -> str:
+    """A number to two digits of its standard error."""
+    if math.isnan(value):
+        return "-"
+    if not 0 < error < math.inf or abs(value) >= 1e6 or error < 1e-9:
+        return f"{value:.4g}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(error)))}f}"
