@@ -82,7 +82,7 @@ class Objective:
     def shares(self, theta: FloatArray) -> FloatArray:
         """P, each term's share of L̂: (K, S, n) for θ (S, p)."""
         terms, total, _ = self._terms(theta)
-        return terms / total
+        return np.stack([term / total for term in terms])
 
     def jacobian(self, theta: FloatArray) -> FloatArray:
         """Derivatives of r by θ, (S, n, p)."""
@@ -104,8 +104,9 @@ class Objective:
             terms, total, r = self._terms(theta[part])
             psi = np.clip(r, -self.delta, self.delta)
             out.value[part] = _huber(r, psi, w)
-            psi *= w
             psi /= total
+            if w is not None:
+                psi *= w
             self._add_gradient(out.gradient[part], terms, psi)
         return out
 
@@ -114,36 +115,40 @@ class Objective:
         p = theta.shape[1]
         out = Curve(np.empty(len(theta)), np.zeros(theta.shape), np.zeros((len(theta), p, p)))
         for part, w in self._parts(len(theta), weights):
-            share, total, r = self._terms(theta[part])
+            terms, total, r = self._terms(theta[part])
             psi = np.clip(r, -self.delta, self.delta)
             out.value[part] = _huber(r, psi, w)
-            psi *= w
-            share /= total
+            within = (np.abs(r) <= self.delta).astype(np.float64)
+            if w is not None:
+                psi *= w
+                within *= w
+            share = [term / total for term in terms]
             self._add_gradient(out.gradient[part], share, psi)
-            self._add_hessian(out.hessian[part].reshape(-1, p * p), share, w * (np.abs(r) <= self.delta) - psi, psi)
+            self._add_hessian(out.hessian[part].reshape(-1, p * p), share, within - psi, psi)
         upper = np.triu_indices(p, 1)
         out.hessian[:, upper[1], upper[0]] = out.hessian[:, upper[0], upper[1]]
         return out
 
-    def _terms(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """exp(X_k θ) (K, S, n), their sum over k (S, n), and r (S, n)."""
-        terms = np.empty((len(self.x), len(theta), len(self.y)))
-        for term, (columns, x) in zip(terms, self._columns, strict=True):
-            np.matmul(theta[:, columns], x.T, out=term)
-        if self.offset is not None:
-            terms += self.offset[:, None]
-        np.exp(terms, out=terms)
-        total = terms.sum(axis=0)
+    def _terms(self, theta: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray]:
+        """exp(X_k θ) by k, (S, n), or (S, 1) where all runs have the same; their sum over k (S, n), and r (S, n)."""
+        terms = []
+        for columns, x, offset in self._columns:
+            term = theta[:, columns] @ x.T
+            if offset is not None:
+                term += offset
+            terms.append(np.exp(term, out=term))
+        total = sum(terms[1:], start=terms[0])
         r = np.log(total)
         r -= self.y
         return terms, total, r
 
-    def _add_gradient(self, gradient: FloatArray, terms: FloatArray, factor: FloatArray) -> None:
+    def _add_gradient(self, gradient: FloatArray, terms: list[FloatArray], factor: FloatArray) -> None:
         """Add Σ_i factor_i Σ_k terms_ki X_ki."""
-        for term, (columns, x) in zip(terms, self._columns, strict=True):
-            gradient[:, columns] += (term * factor) @ x
+        for term, (columns, x, _) in zip(terms, self._columns, strict=True):
+            pull = term * factor
+            gradient[:, columns] += pull.sum(axis=1, keepdims=True) @ x if len(x) == 1 else pull @ x
 
-    def _add_hessian(self, hessian: FloatArray, share: FloatArray, both: FloatArray, psi: FloatArray) -> None:
+    def _add_hessian(self, hessian: FloatArray, share: list[FloatArray], both: FloatArray, psi: FloatArray) -> None:
         """Add Σ_i both_i J_i J_iᵀ + psi_i Σ_k P_ki X_ki X_kiᵀ to the upper triangle."""
         for one, other, entries, products in self._pairs:
             factor = both * share[other]
@@ -152,18 +157,23 @@ class Objective:
             factor *= share[one]
             hessian[:, entries] += factor @ products
 
-    def _parts(self, count: int, weights: FloatArray | None) -> Iterator[tuple[slice, FloatArray | float]]:
+    def _parts(self, count: int, weights: FloatArray | None) -> Iterator[tuple[slice, FloatArray | None]]:
         """The batch in parts that fit the cache, with their weights."""
         step = max(1, CACHE_NUMBERS // len(self.y))
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
-            yield part, 1.0 if weights is None else weights if weights.ndim == 1 else weights[part]
+            yield part, weights if weights is None or weights.ndim == 1 else weights[part]
 
     @cached_property
-    def _columns(self) -> list[tuple[IntArray, FloatArray]]:
-        """By term: which parameters occur in it, and X_k of these (n, columns)."""
-        occurring = [np.flatnonzero(x.any(axis=0)) for x in self.x]
-        return [(columns, np.ascontiguousarray(x[:, columns])) for columns, x in zip(occurring, self.x, strict=True)]
+    def _columns(self) -> list[tuple[IntArray, FloatArray, FloatArray | None]]:
+        """By term: which parameters occur in it, X_k of these, of one row if all runs are alike, and the offset."""
+        parts: list[tuple[IntArray, FloatArray, FloatArray | None]] = []
+        for k, whole in enumerate(self.x):
+            columns = np.flatnonzero(whole.any(axis=0))
+            offset = None if self.offset is None else self.offset[k]
+            alike = offset is None and not (whole - whole[0]).any()
+            parts.append((columns, np.ascontiguousarray(whole[: 1 if alike else None, columns]), offset))
+        return parts
 
     @cached_property
     def _pairs(self) -> list[_Pair]:
@@ -180,9 +190,9 @@ class Objective:
         return pairs
 
 
-def _huber(r: FloatArray, psi: FloatArray, w: FloatArray | float) -> FloatArray:
+def _huber(r: FloatArray, psi: FloatArray, w: FloatArray | None) -> FloatArray:
     """Σ_i w_i Huber(r_i): psi (r - psi / 2) is r²/2 within δ and δ |r| - δ²/2 beyond."""
-    losses: FloatArray = psi * (r - 0.5 * psi)
-    losses *= w
-    summed: FloatArray = losses.sum(axis=-1)
-    return summed
+    weighted = psi if w is None else psi * w
+    total: FloatArray = np.einsum("si,si->s", weighted, r)
+    total -= 0.5 * np.einsum("si,si->s", weighted, psi)
+    return total
