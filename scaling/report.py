@@ -54,12 +54,12 @@ def summarise(law: FittedLaw) -> Summary:
 def law_table(law: FittedLaw) -> str:
     """A law in some lines of text: parameters, how good the fit is, and everything that was found on the way."""
     source = f"{law.data.source.file}: " if law.data.source else ""
-    ranges = ", ".join(f"{_RANGES[name]} {low:.3g} to {high:.3g}" for name, (low, high) in law.data.ranges.items())
+    ranges = ", ".join(f"{_RANGES[name]} {_span(*ends)}" for name, ends in law.data.ranges.items())
     sure = f"{len(law.draws):,} bootstraps of the runs, seed {law.seed}" if len(law.draws) else "to first order"
     return "\n".join(
         [
             f"{source}{law.data.runs} runs, {ranges}",
-            f"L = {law.form.formula} ({law.form.name}; {law.conventions})",
+            f"L = {law.form.formula} ({law.form.name}; {_conventions(law)})",
             "",
             f"{'':<14}{'estimate':>12}{'std. error':>12}   {LEVEL:.0%} interval ({sure})",
             *(_line(estimate) for estimate in law.estimates()),
@@ -69,6 +69,19 @@ def law_table(law: FittedLaw) -> str:
             *(str(finding) for finding in sorted(law.findings, key=lambda finding: finding.warning)),
         ]
     )
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _conventions(law: FittedLaw) -> str:
+    """What N and C are; heads only where N does not have them all."""
+    known = law.conventions
+    text = f"N {known.params}, C {known.compute}"
+    if known.params == "total" and law.data.ranges["g"][1] == 1:
+        return text
+    return f"{text} {'with' if known.heads else 'without'} the heads that are not in N"
 
 
 def _certificate(found: Certificate) -> str:

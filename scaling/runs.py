@@ -32,10 +32,6 @@ class Conventions:
     heads: bool = False
     """Whether C counts the heads that are not in N: those of early exits, and with N non-embedding the last one too."""
 
-    def __str__(self) -> str:
-        count = "with" if self.heads else "without"
-        return f"N {self.params}, C {self.compute}, {count} the heads that are not in N"
-
 
 @dataclass(frozen=True)
 class Source:
