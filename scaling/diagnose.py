@@ -53,8 +53,8 @@ def _outliers(runs: Runs, residuals: FloatArray) -> list[Finding]:
         return []
     far = far[np.argsort(-distance[far], kind="stable")]
     named = [f"{name} ({-r:+.1%})" for name, r in zip(runs.names(far), residuals[far], strict=True)]
-    text = f"{len(far)} losses are more than {OUTLYING:g} robust sigmas ({sigma:.2%}) from the law, above (+) or below: {listed(named)}"
-    return [warning("outliers", text)]
+    text = f"{len(far)} losses are more than {OUTLYING:g} robust sigmas of {sigma:.2%} above (+) or below the law: "
+    return [warning("outliers", text + listed(named))]
 
 
 def _unreached(runs: Runs, floor: FloatArray) -> list[Finding]:

@@ -458,6 +458,7 @@ def loaded_after(code: str, names: tuple[str, ...]) -> set[str]:
         ("relay.cli.node", ["--help"]),
         ("training.cli", ["--help"]),
         ("exporter.cli", ["--help"]),
+        ("scaling.cli", ["--help"]),
     ],
 )
 def test_help_loads_nothing_heavy(home: str, arguments: list[str]) -> None:
@@ -475,7 +476,7 @@ def test_the_whole_sdk_loads_nothing_that_only_nodes_and_training_need() -> None
 
 
 def test_every_command_is_installed_and_has_help() -> None:
-    for name in ("relay", "relay-node", "train-family", "export-family"):
+    for name in ("relay", "relay-node", "train-family", "export-family", "fit-law"):
         done = run(name, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"usage: {name} ")

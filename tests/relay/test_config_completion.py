@@ -10,7 +10,7 @@ import pytest
 
 from tests.relay.processes import PATIENCE_S, environment, run
 
-COMMANDS = ("relay", "relay-node", "train-family", "export-family")
+COMMANDS = ("relay", "relay-node", "train-family", "export-family", "fit-law")
 BIN = str(Path(sys.executable).parent)
 
 BASH = """
