@@ -22,6 +22,9 @@ IN_DIRECTION = 0.1
 """From which size on a parameter is named as part of a unit vector."""
 SAME_VALUE, SAME_PLACE = 1e-9, 1e-5
 """How near another end is the same: relative in the objective, absolute in centred coordinates."""
+APART = 1e-3
+"""Relative, between objectives that are listed."""
+MOST_ELSEWHERE = 8
 ROUNDING = 1e-26
 """Of the objective, per run: all that is left where a law fits to the last digit."""
 
@@ -51,7 +54,7 @@ class Certificate:
     ties: int
     """How many ended elsewhere with the same objective."""
     elsewhere: tuple[float, ...]
-    """Objectives of the others, ascending."""
+    """At which objectives the others ended: the lowest, ascending, each once."""
 
     @property
     def certified(self) -> bool:
@@ -64,8 +67,17 @@ class Certificate:
         return tuple(_problems(self))
 
 
-def certify(parameters: Sequence[str], objective: Objective, ends: Minima) -> Certificate:
-    """The certificate of the lowest of several ends; all in the same centred coordinates."""
+def certify(
+    parameters: Sequence[str], objective: Objective, ends: Minima, others: FloatArray | None = None
+) -> Certificate:
+    """The certificate of the lowest of several ends, all in the same centred coordinates.
+
+    Args:
+        parameters: names.
+        objective: what was minimized.
+        ends: of the searches.
+        others: objectives at which further searches ended, none near the lowest.
+    """
     values = ends.curve.value
     best = int(np.argmin(values))
     same = values - values[best] <= SAME_VALUE * values[best] + ROUNDING * len(objective.y)
@@ -85,16 +97,27 @@ def certify(parameters: Sequence[str], objective: Objective, ends: Minima) -> Ce
         identified=float(singular[-1] / singular[0]),
         flat=tuple(_names(parameters, direction) for direction in unseen),
         vanished=tuple(vanished),
-        starts=len(values),
+        starts=len(values) + (0 if others is None else len(others)),
         agree=int((same & near).sum()),
         ties=int((same & ~near).sum()),
-        elsewhere=tuple(sorted(values[~same].tolist())),
+        elsewhere=_apart(values[~same] if others is None else np.concatenate([values[~same], others])),
     )
 
 
 def _pull(objective: Objective, gradient: FloatArray, jacobian: FloatArray) -> float:
     most = objective.delta * np.abs(jacobian).sum(axis=0)
     return float((np.abs(gradient[most > 0]) / most[most > 0]).max())
+
+
+def _apart(values: FloatArray) -> tuple[float, ...]:
+    """The lowest values that differ."""
+    kept: list[float] = []
+    for value in np.sort(values[np.isfinite(values)]).tolist():
+        if not kept or value - kept[-1] > APART * value:
+            kept.append(value)
+        if len(kept) == MOST_ELSEWHERE:
+            break
+    return tuple(kept)
 
 
 def _names(parameters: Sequence[str], direction: FloatArray) -> str:
