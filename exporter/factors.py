@@ -81,7 +81,7 @@ def products(node: NodeProto, maps: Mapping[str, nn.Module], weights: dict[str, 
 
 
 def _plain(module: LowRankLinear) -> nn.Module:
-    """The pair of a low-rank map, or their product as one map where that has fewer weights; biases last."""
+    """The pair of a low-rank map, or their product as one map where that has no more weights."""
     (out, rank), (_, width) = module.u.shape, module.v.shape
     if rank * (width + out) < width * out:
         return nn.Sequential(_linear(module.v, None), _linear(module.u, module.bias))

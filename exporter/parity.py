@@ -111,7 +111,7 @@ def stored_submodels(folder: Path, graphs: tuple[Graph, ...], family: LoadedFami
 
 @contextlib.contextmanager
 def rounded_inputs(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Let the matrices of these blocks read what they do in whole numbers (`exporter.integer`), for a time."""
+    """Let the matrices of these blocks, and of sub-models made meanwhile, read what they do in whole numbers."""
 
     def rounded(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         largest = inputs[0].abs().amax(-1, keepdim=True)

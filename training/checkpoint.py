@@ -67,7 +67,8 @@ def load_family(folder: Path, base: LoadedBase | None) -> LoadedFamily:
     spec = load_spec(folder / SPEC_NAME)
     if is_whole(folder):
         model = _read_whole(folder)
-        trunk: Any = model.submodel(spec.granularity).requires_grad_(False)
+        trunk: Any = model.submodel(spec.granularity)
+        trunk.model = model.model.requires_grad_(False)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return LoadedFamily(spec, LoadedBase(trunk, tokenizer, spec.base.id, spec.base.weights_sha256), model)
     if base is None:

@@ -15,6 +15,7 @@ from family.manifest import load_manifest
 from tests.exporter.test_quantize import q4_1
 from tests.tiny import TEXT, new_family
 from training.base import load_base
+from training.checkpoint import open_family, save_trained
 from training.errors import DataError
 from training.loaded import LoadedFamily
 
@@ -130,6 +131,17 @@ def test_a_bundle_holds_the_calibrated_weights_under_the_familys_name(
                 assert np.array_equal(matrix, state[name].numpy()), name
     assert manifest.parity["segment-2"].f32_error > 10 * manifest.parity["segment-3"].f32_error
     assert manifest.family_fingerprint == load_manifest(tiny_bundle_int4).family_fingerprint
+
+
+def test_a_trunk_that_was_trained_with_its_exits_is_calibrated(
+    tiny_family: LoadedFamily, text: Calibration, tmp_path: Path
+) -> None:
+    model, tokenizer = tiny_family.model, tiny_family.base.tokenizer
+    save_trained(model.config, model.state_dict(), tiny_family.spec, "full", tokenizer, tmp_path / "family")
+    manifest = export(open_family(tmp_path / "family"), tmp_path / "bundle", "int4", calibration=text)
+    assert manifest.hashes.base == tiny_family.base.weights_sha256
+    for name, matrix in stored_matrices(tmp_path / "bundle" / "segment-1.onnx", manifest.spec).items():
+        assert "embed" in name or on_grids(torch.from_numpy(matrix)), name
 
 
 def test_a_mistake_is_told(tiny_family: LoadedFamily, text: Calibration, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_a_trunk_that_is_trained_is_written_with_its_exits_and_needs_no_base(
     view, spec = open_family(job.out), load_spec(job.out / SPEC_NAME)
     assert (spec.base.id, spec.base.weights_sha256) == (spec.name, hash_weights(view.base.model))
     assert view.base.tokenizer.get_vocab() == base.tokenizer.get_vocab()
+    assert view.base.model.model is view.model.model and view.base.model.lm_head is view.model.lm_head
     trained = load_trained(job.out, None)
     with torch.no_grad():
         assert torch.equal(view.model.forward_exits(IDS)[1], trained.forward_exits(IDS)[1])
