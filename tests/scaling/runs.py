@@ -11,8 +11,8 @@ import pytest
 
 from scaling.forms import FULL
 from scaling.runs import FloatArray, Runs, make_runs
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 TRUTH = np.array([np.log(1.7), np.log(400.0), np.log(2000.0), 0.34, 0.36, 0.05])
 """θ of the full form: e, a, b, alpha, beta, gamma."""
 
@@ -32,13 +32,13 @@ def losses(n: FloatArray, d: FloatArray, g: FloatArray, theta: FloatArray = TRUT
     return loss
 
 
-def grid_runs(noise: float = 0.003, seed: int = 0) -> Runs:
+def grid_runs(noise: float = 0.003, seed: int = 0, theta: FloatArray = TRUTH) -> Runs:
     """120 runs on a design that identifies everything: six N, five D, G of 1, 2, 3 and 4."""
     n, d, g = (
         a.ravel() for a in np.meshgrid(np.geomspace(1e7, 3e9, 6), np.geomspace(1e9, 3e11, 5), [1.0, 2.0, 3.0, 4.0])
     )
     rng = np.random.default_rng(seed)
-    return make_runs(n, d, losses(n, d, g) * np.exp(noise * rng.standard_normal(len(n))), g)
+    return make_runs(n, d, losses(n, d, g, theta) * np.exp(noise * rng.standard_normal(len(n))), g)
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | FloatArray]) -> Path:
