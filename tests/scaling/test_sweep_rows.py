@@ -14,7 +14,7 @@ from scaling.forms import FULL, M1
 from scaling.read import read_runs
 from scaling.runs import Conventions
 from scaling.sweeprows import SweepRow
-from tests.conftest import ROOT
+from tests.scaling.runs import ROOT
 from tests.training.sweeps import BUDGET, FACTS, SMALL, WIDE, design
 from training.flops import parameters
 from training.presets import small_shape

@@ -1,0 +1,120 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scaling.cli
+from scaling.cli import main
+from scaling.forms import FORMS
+from scaling.lawfile import load_law
+from tests.scaling.runs import ROOT, grid_runs, real, write_csv
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    runs = grid_runs()
+    return write_csv(tmp_path / "runs.csv", {"size": runs.n, "tokens": runs.d, "exits": runs.g, "loss": runs.loss})
+
+
+MAP = ("--map", "n=size", "g=exits")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from scaling.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'numpy', 'scipy', 'pyarrow', 'torch'} & set(sys.modules)"
+    )
+    assert (
+        "--drop-highest"
+        in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
+
+
+def test_a_fit_loads_nothing_of_training() -> None:
+    code = (
+        "import sys; from scaling.cli import main; main(sys.argv[1:])\n"
+        "assert not {'torch', 'transformers', 'pyarrow', 'matplotlib'} & set(sys.modules)"
+    )
+    rows = str(ROOT / "experiments" / "isoflop" / "cpu-rates" / "rows.jsonl")
+    subprocess.run([sys.executable, "-c", code, rows, "--bootstraps", "0"], capture_output=True, check=True)
+
+
+def test_the_flags_name_every_form() -> None:
+    assert set(scaling.cli.FORMS) == set(FORMS)
+    assert set(scaling.cli.EXIT_FORMS) == {name for name, form in FORMS.items() if form.needs}
+
+
+def test_a_table_gives_a_law_and_its_file(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(table), *MAP, "--bootstraps", "60", "--drop-highest", "2", "--out", str(tmp_path / "law.json")])
+    printed = capsys.readouterr().out
+    assert printed.startswith("runs.csv: 118 runs, N 1e+07 to 3e+09") and "gamma" in printed
+    law = load_law(tmp_path / "law.json")
+    assert law.form.name == "full" and law.draws.shape == (60, 6)
+    assert law.data.source is not None and law.data.source.columns["n"] == "size"
+    gamma = law.natural["gamma"]
+    assert gamma == pytest.approx(0.05, abs=0.005)
+
+
+def test_json_has_estimates_and_findings(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(table), *MAP, "--where", "exits=1", "--json", "--bootstraps", "20", "--seed", "4"])
+    data = json.loads(capsys.readouterr().out)
+    assert (data["form"], data["bootstraps"], data["seed"]) == ("dense", 20, 4)
+    assert [e["name"] for e in data["estimates"]] == ["E", "A", "B", "alpha", "beta", "beta/(alpha+beta)"]
+    assert data["data"]["source"]["where"] == {"exits": "1"}
+
+
+def test_the_same_seed_gives_the_same_output(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for seed in ("1", "1", "2"):
+        main([str(table), *MAP, "--bootstraps", "20", "--seed", seed])
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["none.csv"], "error: none.csv: no such file"),
+        (["TABLE"], 'say which: --map n="size"'),
+        (["TABLE", *MAP, "--map", "n=tokens"], "error: --map has n twice; give one value for it"),
+        (["TABLE", *MAP, "--where", "exits=9"], "no row has exits = '9'; there are '1.0', '2.0', '3.0', '4.0'"),
+        (["TABLE", *MAP, "--drop-highest", "500"], "error: there are no runs"),
+        (["TABLE", *MAP, "--form", "M1"], "error: the form M1 needs n_exit"),
+        (["TABLE", *MAP, "--compute", "given"], "no column of FLOPs to take C from"),
+        (["TABLE", "--map", "n"], "argument --map: expected NAME=VALUE, got 'n' (FILE stands before)"),
+        (["TABLE", "--bootstraps", "-1"], "argument --bootstraps: expected a whole number from 0 on, got '-1'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_says_what_to_do(
+    table: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([str(table) if argument == "TABLE" else argument for argument in arguments])
+    assert left.value.code == 2
+    assert problem in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_nothing_is_written_when_the_fit_is_refused(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main([str(table), *MAP, "--where", "size=1e7", "--out", str(tmp_path / "law.json")])
+    assert not (tmp_path / "law.json").exists()
+
+
+def test_a_sweeps_rows_are_fitted_without_mapping(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ROOT / "experiments" / "isoflop" / "cpu-rates" / "rows.jsonl"
+    main([str(rows), "--bootstraps", "0"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("rows.jsonl: 15 runs") and "several learning rates" in printed
+
+
+def test_the_chinchilla_points_give_the_published_law(capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(real("epoch-chinchilla/svg_extracted_data.csv")), "--drop-highest", "5", "--json", "--bootstraps", "400"])
+    data = json.loads(capsys.readouterr().out)
+    value = {e["name"]: e["value"] for e in data["estimates"]}
+    assert data["objective"] <= 1.01827402e-3
+    assert np.round([value["alpha"], value["beta"], value["E"]], 4).tolist() == [0.3473, 0.3672, 1.8172]

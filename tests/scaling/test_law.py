@@ -1,0 +1,93 @@
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from scaling.errors import ScalingError
+from scaling.fit import fit
+from scaling.forms import M0
+from scaling.law import FittedLaw
+from scaling.report import law_table, summarise
+from tests.scaling.runs import TRUTH, grid_runs, losses
+
+
+@cache
+def law(bootstraps: int = 400) -> FittedLaw:
+    return fit(grid_runs(), "full", bootstraps=bootstraps, seed=1)
+
+
+def test_a_law_predicts_losses_with_intervals_that_hold_the_truth() -> None:
+    n, d, g = np.array([2e7, 1e9, 2e10]), np.array([2e9, 1e11, 2e12]), np.array([1.0, 3.0, 2.0])
+    loss, low, high = law().predict(n, d, g)
+    truth = losses(n, d, g)
+    assert (low < loss).all() and (loss < high).all()
+    assert loss == pytest.approx(truth, rel=0.01)
+    width = np.log(high / low)
+    assert width[2] > width[0], "farther from the runs it is less sure"
+
+
+def test_points_are_broadcast_and_many_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = law().predict(np.geomspace(1e7, 1e10, 50), 1e10)
+    monkeypatch.setattr("scaling.law.MOST_NUMBERS", 5000)
+    parts = law().predict(np.geomspace(1e7, 1e10, 50), 1e10)
+    assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
+    assert whole.loss.shape == (50,) and law().predict(1e9, 1e10).loss.shape == (1,)
+
+
+def test_a_wider_level_has_a_wider_interval() -> None:
+    narrow, wide = (law().predict(1e9, 1e10, level=level) for level in (0.5, 0.95))
+    assert wide.low < narrow.low < narrow.loss == wide.loss < narrow.high < wide.high
+
+
+def test_without_draws_intervals_come_from_the_covariance_and_are_about_the_same() -> None:
+    drawn, first_order = law(), replace(law(), draws=np.empty((0, 6)))
+    for one, other in zip(drawn.estimates(), first_order.estimates(), strict=True):
+        assert one.value == other.value and other.low < one.value < other.high
+        if one.name not in ("A", "B"):
+            assert 0.5 < other.error / one.error < 2, one.name
+    wide = [p.high - p.low for p in (drawn.predict(1e9, 1e11), first_order.predict(1e9, 1e11))]
+    assert 0.5 < wide[0] / wide[1] < 2
+
+
+def test_a_law_that_the_runs_do_not_determine_has_no_interval() -> None:
+    bare = replace(law(), draws=np.empty((0, 6)), covariance=None)
+    assert np.isnan(bare.predict(1e9, 1e10).low).all()
+    assert all(np.isnan([e.error, e.low, e.high]).all() for e in bare.estimates())
+    assert "-   - to -" in law_table(bare)
+
+
+def test_estimates_name_every_parameter_and_the_exponent_of_the_best_size() -> None:
+    estimates = {e.name: e for e in law().estimates()}
+    assert list(estimates) == ["E", "A", "B", "alpha", "beta", "gamma", "beta/(alpha+beta)"]
+    alpha, beta = TRUTH[3:5]
+    for name, truth in (("E", 1.7), ("alpha", alpha), ("gamma", 0.05), ("beta/(alpha+beta)", beta / (alpha + beta))):
+        assert abs(estimates[name].value - truth) < 4 * estimates[name].error
+    assert law().natural == {e.name: e.value for e in law().estimates()[:-1]}
+
+
+def test_a_law_of_exits_is_asked_with_their_sizes() -> None:
+    runs = replace(grid_runs(), n_exit=grid_runs().n)
+    exits = fit(runs, "M0", bootstraps=0)
+    with pytest.raises(ScalingError, match="the form M0 needs n_exit"):
+        exits.predict(1e9, 1e10)
+    assert exits.predict_runs(runs).loss.shape == (len(runs),) and exits.form is M0
+
+
+def test_the_table_has_parameters_certificate_and_findings() -> None:
+    runs = grid_runs().without_highest(2)
+    lines = law_table(fit(runs, "full", bootstraps=50, seed=3)).splitlines()
+    assert lines[0].startswith("118 runs, N 1e+07 to 3e+09, D 1e+09 to 3e+11, G 1 to 4, C ")
+    assert lines[1] == (
+        "L = (E + A N^-alpha + B D^-beta) G^gamma (full; N total, C 6ND without the heads that are not in N)"
+    )
+    assert "90% interval (50 bootstraps of the runs, seed 3)" in lines[3]
+    assert [line.split()[0] for line in lines[4:10]] == ["E", "A", "B", "alpha", "beta", "gamma"]
+    assert any(line.startswith("certified: ") for line in lines)
+    assert any(line.startswith("note: left out as asked, the 2 highest losses: run ") for line in lines)
+
+
+def test_a_summary_is_the_law_without_its_draws() -> None:
+    summary = summarise(law())
+    assert summary.bootstraps == 400 and summary.estimates == law().estimates()
+    assert summary.data.sha256 == grid_runs().sha256
