@@ -10,7 +10,8 @@ from scaling.forms import M0
 from scaling.lawfile import save_law
 from scaling.plot_cli import main
 from scaling.plots import draw
-from tests.scaling.runs import TRUTH, grid_runs
+from tests.scaling.runs import TRUTH
+from tests.scaling.test_approaches import isoflop_runs
 from tests.scaling.test_exits import exit_rows
 from tests.scaling.test_intervals import law_at
 
@@ -24,7 +25,7 @@ def words(path: Path) -> str:
 
 
 def test_every_picture_is_a_png_and_an_svg_whose_axes_say_what_they_are(tmp_path: Path) -> None:
-    paths = draw(law_at(TRUTH, DRAWS), tmp_path / "new", grid_runs(), exit_rows(M0, []))
+    paths = draw(law_at(TRUTH, DRAWS), tmp_path / "new", isoflop_runs(), exit_rows(M0, []))
     names = {"bootstrap", "surface", "frontier", "profiles", "residuals", "exits"}
     assert {path.name for path in paths} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     assert all(path.read_bytes().startswith(PNG) for path in paths if path.suffix == ".png")
