@@ -43,14 +43,13 @@ class Profile:
     @property
     def best(self) -> float:
         """N at the parabola's minimum; NaN where it has none between the smallest and the largest size."""
-        square, linear, _ = self.coefficients
-        x = -linear / (2 * square) if square > 0 else np.nan
+        square, linear, _ = self.coefficients.tolist()
+        x = float(-linear / (2 * square)) if square > 0 else np.nan
         return float(np.exp(x)) if np.log(self.n[0]) <= x <= np.log(self.n[-1]) else np.nan
 
     def at(self, n: FloatArray | float) -> FloatArray:
         """The parabola's loss at N."""
-        loss: FloatArray = np.polyval(self.coefficients, np.log(n))
-        return loss
+        return np.asarray(np.polyval(self.coefficients, np.log(n)), np.float64)
 
 
 @dataclass(frozen=True)

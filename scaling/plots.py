@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from scaling.lawplots import frontier_picture, pairs_picture, surface_picture
 from scaling.runplots import exits_picture, profiles_picture, residuals_picture
 from scaling.runs import Runs
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.grid": True,
     "axes.axisbelow": True,
