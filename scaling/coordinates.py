@@ -29,7 +29,7 @@ class Centred:
 
     def phi(self, theta: FloatArray) -> FloatArray:
         """φ (S, p) of θ (S, p)."""
-        phi: FloatArray = np.linalg.solve(self.to_theta, theta.T).T
+        phi: FloatArray = np.linalg.solve(self.to_theta, theta.T).T.astype(np.float64, copy=False)
         return phi
 
 

@@ -26,7 +26,7 @@ def surface_picture(law: FittedLaw) -> Figure:
     figure = Figure(figsize=(6.4, 5.2))
     axes = figure.add_axes((0.02, 0.02, 0.9, 0.93), projection="3d")
     exits = SURFACE_EXITS if "gamma" in law.form.parameters else (1.0,)
-    n, d = (np.geomspace(*law.data.ranges[name], MESH) for name in ("n", "d"))
+    n, d = (np.geomspace(law.data.ranges[name][0], law.data.ranges[name][1], MESH) for name in ("n", "d"))
     for g, colour in zip(exits, COLOURS, strict=False):
         loss = surface(law.form, law.theta[None], g).loss(n[:, None], d)
         axes.plot_surface(  # type: ignore[attr-defined]
@@ -152,7 +152,8 @@ def _pair(panel: Axes, draws: FloatArray, centre: FloatArray, limits: FloatArray
     panel.locator_params(nbins=3)
     panel.axvline(centre[column], color=COLOURS[1], linewidth=0.8)
     if row == column:
-        panel.hist(draws[:, column], bins=np.linspace(low, high, 40) if low < high else 1, color=COLOURS[0])
+        bins = np.linspace(low, high, 40).tolist() if low < high else 1
+        panel.hist(draws[:, column], bins=bins, color=COLOURS[0])
         panel.set_yticks([])
         return
     panel.plot(draws[:MOST_DRAWS, column], draws[:MOST_DRAWS, row], ".", color=COLOURS[0], alpha=0.3, markersize=1.5)
