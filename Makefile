@@ -42,6 +42,7 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.training --json
 	$(BIN)/python -m benchmarks.placement --json
 	$(BIN)/python -m benchmarks.fit --json
+	$(BIN)/python -m benchmarks.recovery --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh
