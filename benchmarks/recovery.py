@@ -143,7 +143,10 @@ def _intervals(law: "FittedLaw", task: Recovery) -> list[tuple[float, float, flo
     from scaling.frontier import optimum, surface
     from scaling.intervals import interval
 
-    found = {of.name: (of.value, of.low, of.high) for of in law.estimates(task.level)}
+    found = {
+        of.name: (of.value, -math.inf if of.low is None else of.low, math.inf if of.high is None else of.high)
+        for of in law.estimates(task.level)
+    }
     budget = BUDGETS[task.design]
     size = interval(law, lambda theta: optimum(surface(law.form, theta), budget).n[:, 0], task.level)
     found["N*"] = (float(size.value), float(size.low), float(size.high))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.findings import Finding, listed, warning
+from scaling.findings import Finding, counted, listed, warning
 from scaling.forms import Form
 from scaling.runs import FLOPS_PER_PARAMETER, FloatArray, Runs
 
@@ -191,12 +191,12 @@ def _repeats(runs: Runs) -> list[Finding]:
     again = _seen_before(where) & ~twice
     findings = []
     if twice.any():
-        text = (
-            f"{twice.sum()} rows repeat an earlier one to the last digit and weigh double: {listed(runs.names(twice))}"
-        )
+        count = counted(twice.sum(), "repetition")
+        text = f"{count} of an earlier row to the last digit, which weighs double: {listed(runs.names(twice))}"
         findings.append(warning("duplicates", text))
     if again.any():
-        text = f"{again.sum()} rows have another loss at the N, D and G of an earlier one: {listed(runs.names(again))}"
+        count = counted(again.sum(), "row")
+        text = f"{count} with another loss at the N, D and G of an earlier one: {listed(runs.names(again))}"
         several = again.sum() > len(runs) / 2
         text += "; are these losses of several kinds (evaluation sets, training texts)?" if several else ""
         findings.append(Finding("replicates", bool(several), text))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from scaling.certificate import LEAST_SHARE
-from scaling.findings import Finding, listed, warning
+from scaling.findings import Finding, counted, listed, warning
 from scaling.forms import SCALES, Form
 from scaling.objective import Objective
 from scaling.runs import FloatArray, Runs
@@ -25,7 +25,9 @@ def robust_sigma(residuals: FloatArray) -> float:
     return NORMAL_MAD * float(np.median(np.abs(residuals - np.median(residuals))))
 
 
-def diagnose(runs: Runs, form: Form, theta: FloatArray, covariance: FloatArray | None) -> tuple[Finding, ...]:
+def diagnose(
+    runs: Runs, form: Form, theta: FloatArray, covariance: FloatArray | None, draws: FloatArray | None = None
+) -> tuple[Finding, ...]:
     """What is to be said of a form fitted to runs.
 
     Args:
@@ -33,6 +35,7 @@ def diagnose(runs: Runs, form: Form, theta: FloatArray, covariance: FloatArray |
         form: the form.
         theta: (p,), the fit.
         covariance: (p, p), of θ; None where it is not determined.
+        draws: (B, p), of the bootstrap, which say more than the covariance where there are any.
     """
     objective = Objective(form.design(runs), np.log(runs.loss))
     residuals = objective.residuals(theta[None])[0]
@@ -41,7 +44,7 @@ def diagnose(runs: Runs, form: Form, theta: FloatArray, covariance: FloatArray |
         *_outliers(runs, residuals),
         *_unreached(runs, terms[0]),
         *_faint(terms),
-        *_unknown(form, theta, covariance),
+        *_unknown(form, theta, covariance, draws if draws is not None and len(draws) > 1 else None),
     )
 
 
@@ -53,7 +56,10 @@ def _outliers(runs: Runs, residuals: FloatArray) -> list[Finding]:
         return []
     far = far[np.argsort(-distance[far], kind="stable")]
     named = [f"{name} ({-r:+.1%})" for name, r in zip(runs.names(far), residuals[far], strict=True)]
-    text = f"{len(far)} losses are more than {OUTLYING:g} robust sigmas of {sigma:.2%} above (+) or below the law: "
+    text = (
+        f"{counted(len(far), 'loss', 'losses')} more than {OUTLYING:g} robust sigmas of {sigma:.2%} above (+) or below "
+    )
+    text += "the law: "
     return [warning("outliers", text + listed(named))]
 
 
@@ -61,8 +67,8 @@ def _unreached(runs: Runs, floor: FloatArray) -> list[Finding]:
     below = runs.loss <= floor
     if not below.any():
         return []
-    text = f"{below.sum()} losses are under the fitted irreducible loss: {listed(runs.names(below))}; E is too high "
-    return [warning("under-e", text + "for them, or they are not of the same kind as the others")]
+    text = f"{counted(below.sum(), 'loss', 'losses')} under the fitted irreducible loss: {listed(runs.names(below))}; "
+    return [warning("under-e", text + "E is too high, or they are not of the same kind as the others")]
 
 
 def _faint(terms: FloatArray) -> list[Finding]:
@@ -75,18 +81,22 @@ def _faint(terms: FloatArray) -> list[Finding]:
     return [warning("faint", text)]
 
 
-def _unknown(form: Form, theta: FloatArray, covariance: FloatArray | None) -> list[Finding]:
+def _unknown(form: Form, theta: FloatArray, covariance: FloatArray | None, draws: FloatArray | None) -> list[Finding]:
     if covariance is None:
         return [
             warning("undetermined", "the runs do not determine all parameters: the objective is flat at the optimum")
         ]
-    errors = np.sqrt(np.diag(covariance))
+    if draws is None:
+        reach = UNKNOWN * np.sqrt(np.diag(covariance))
+        ends = np.array([theta - reach, theta + reach])
+    else:
+        ends = np.quantile(draws, [0.05, 0.95], axis=0)
     findings = []
-    for name, value, error in list(zip(form.parameters, theta, errors, strict=True))[len(SCALES) :]:
+    for name, value, low, high in list(zip(form.parameters, theta, *ends, strict=True))[len(SCALES) :]:
         if name in ("alpha", "beta") and value <= 0:
             text = f"{name} is {value:.3g}: loss rises with {'N' if name == 'alpha' else 'D'}; no law of this form"
             findings.append(warning("rising", text))
-        elif abs(value) < UNKNOWN * error:
-            text = f"{name} is {value:.3g} with a standard error of {error:.3g}: the runs do not tell it from 0"
+        elif low < 0 < high:
+            text = f"{name} is {value:.3g}, somewhere from {low:.3g} to {high:.3g}: the runs do not tell it from 0"
             findings.append(warning("undetermined", text))
     return findings

@@ -32,6 +32,11 @@ def note(code: str, text: str) -> Finding:
     return Finding(code, False, text)
 
 
+def counted(count: int, what: str, many: str = "") -> str:
+    """`1 loss`, `5 losses`."""
+    return f"{count} {what if count == 1 else many or what + 's'}"
+
+
 def listed(names: Sequence[object], most: int = MOST_NAMED) -> str:
     """`a, b, c and 12 more`."""
     shown = ", ".join(str(name) for name in names[:most])

@@ -50,12 +50,13 @@ def fit(
         solution = solve(chosen, runs)
     objective = objective_of(chosen, runs)
     covariance = first_order(objective, solution, runs.cluster)
+    draws = bootstrap(objective, solution.theta, runs.cluster, bootstraps, seed)
     return FittedLaw(
         form=chosen,
         method=method,
         theta=solution.theta,
         covariance=covariance,
-        draws=bootstrap(objective, solution.theta, runs.cluster, bootstraps, seed),
+        draws=draws,
         seed=seed,
         objective=solution.certificate.objective,
         sigma=robust_sigma(objective.residuals(solution.theta[None])[0]),
@@ -67,7 +68,7 @@ def fit(
             *before,
             *of_method,
             *solution.certificate.problems,
-            *diagnose(runs, chosen, solution.theta, covariance),
+            *diagnose(runs, chosen, solution.theta, covariance, draws),
         ),
     )
 

@@ -38,10 +38,11 @@ class Estimate:
 
     name: str
     value: float
-    error: float
-    """Standard error: that of the bootstrap's draws, or without them from the covariance, to first order."""
-    low: float
-    high: float
+    error: float | None
+    """Standard error: that of the bootstrap's draws, or without them from the covariance, to first order. None where
+    the runs do not determine it, or the draws have no finite one."""
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,13 @@ class FittedLaw:
         values = self._reported(self.theta)
         if len(self.draws) > 1:
             draws = self._reported(self.draws)
-            errors = draws.std(axis=0, ddof=1)
+            with np.errstate(all="ignore"):  # A of a draw whose alpha ran away
+                errors = draws.std(axis=0, ddof=1)
             low, high = np.quantile(draws, _tails(level), axis=0)
         else:
             errors, low, high = self._first_order(level)
-        numbers = np.stack([values, errors, low, high], axis=1).tolist()
-        return tuple(Estimate(name, *row) for name, row in zip(names, numbers, strict=True))
+        rows = zip(names, values, errors, low, high, strict=True)
+        return tuple(Estimate(name, float(value), *map(_finite, others)) for name, value, *others in rows)
 
     def _part(self, x: FloatArray, level: float) -> Prediction:
         terms = Objective(x, np.zeros(x.shape[1]))  # its residuals are log L̂ itself
@@ -144,7 +146,8 @@ class FittedLaw:
     def _reported(self, theta: FloatArray) -> FloatArray:
         """E, A, B, the exponents and `OPTIMAL_SIZE` of θ (..., p)."""
         alpha, beta = (theta[..., self.form.parameters.index(name)] for name in ("alpha", "beta"))
-        return np.concatenate([self.form.natural(theta), (beta / (alpha + beta))[..., None]], axis=-1)
+        with np.errstate(all="ignore"):
+            return np.concatenate([self.form.natural(theta), (beta / (alpha + beta))[..., None]], axis=-1)
 
     def _first_order(self, level: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Standard errors and intervals from the covariance; those of E, A, B are symmetric in their logarithms."""
@@ -164,6 +167,10 @@ class FittedLaw:
     @property
     def _covariance(self) -> FloatArray:
         return np.full((len(self.theta),) * 2, np.nan) if self.covariance is None else self.covariance
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None
 
 
 def _tails(level: float) -> tuple[float, float]:

@@ -9,6 +9,10 @@ from scaling.law import LEVEL, OPTIMAL_SIZE, Data, Estimate, FittedLaw
 from scaling.runs import Conventions
 
 _NAMES = {OPTIMAL_SIZE: "N* ~ C^a, a"}
+NORMAL_WIDTH = 3.29
+"""Standard deviations between the ends of a normal distribution's 90% interval."""
+LARGE = 1e6
+"""From here on numbers have an exponent."""
 _RANGES = {"n": "N", "d": "D", "g": "G", "c": "C", "loss": "loss"}
 
 
@@ -58,7 +62,7 @@ def law_table(law: FittedLaw) -> str:
     sure = f"{len(law.draws):,} bootstraps of the runs, seed {law.seed}" if len(law.draws) else "to first order"
     return "\n".join(
         [
-            f"{source}{law.data.runs} runs, {ranges}",
+            f"{source}{_counted(law)}, {ranges}",
             f"L = {law.form.formula} ({law.form.name}; {_conventions(law)})",
             "",
             f"{'':<14}{'estimate':>12}{'std. error':>12}   {LEVEL:.0%} interval ({sure})",
@@ -69,6 +73,11 @@ def law_table(law: FittedLaw) -> str:
             *(str(finding) for finding in sorted(law.findings, key=lambda finding: finding.warning)),
         ]
     )
+
+
+def _counted(law: FittedLaw) -> str:
+    runs, losses = law.data.runs, law.data.observations
+    return f"{runs} runs" if runs == losses else f"{losses} losses of {runs} runs"
 
 
 def _span(low: float, high: float) -> str:
@@ -87,22 +96,30 @@ def _conventions(law: FittedLaw) -> str:
 def _certificate(found: Certificate) -> str:
     """Facts on the optimum; what speaks against it is among the findings."""
     word = "certified" if found.certified else "NOT certified"
+    bend = f"within a factor of {1 / found.curvature:.2g}" if found.curvature > 0 else "not all positive"
     return (
-        f"{word}: gradient {found.gradient:.0e} of its largest, Hessian's eigenvalues within a factor "
-        f"of {1 / found.curvature:.2g}, {found.agree} of {found.starts} starts end here"
+        f"{word}: gradient {found.gradient:.0e} of its largest, Hessian's eigenvalues {bend}, {found.agree} of "
+        f"{found.starts} starts end here"
     )
 
 
 def _line(estimate: Estimate) -> str:
     numbers = (estimate.value, estimate.error, estimate.low, estimate.high)
-    value, error, low, high = (_number(number, estimate.error) for number in numbers)
+    value, error, low, high = (_number(number, _scale(estimate)) for number in numbers)
     return f"{_NAMES.get(estimate.name, estimate.name):<14}{value:>12}{error:>12}   {low} to {high}"
 
 
-def _number(value: float, error: float) -> str:
-    """A number to two digits of its standard error."""
-    if math.isnan(value):
+def _scale(estimate: Estimate) -> float | None:
+    """How sure it is: its standard error, or that of a normal distribution with its interval if this is smaller."""
+    if estimate.error is None or estimate.low is None or estimate.high is None:
+        return None
+    return min(estimate.error, (estimate.high - estimate.low) / NORMAL_WIDTH) or None
+
+
+def _number(value: float | None, scale: float | None) -> str:
+    """A number to two digits of `scale`."""
+    if value is None:
         return "-"
-    if not 0 < error < math.inf or abs(value) >= 1e6 or error < 1e-9:
+    if scale is None or abs(value) >= LARGE:
         return f"{value:.4g}"
-    return f"{value:.{max(0, 1 - math.floor(math.log10(error)))}f}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(scale)))}f}"
