@@ -5,7 +5,9 @@ import numpy as np
 from scaling.certificate import LEAST_SHARE
 from scaling.findings import Finding, counted, listed, warning
 from scaling.forms import SCALES, Form
+from scaling.law import LEVEL
 from scaling.objective import Objective
+from scaling.quantiles import bounds
 from scaling.runs import FloatArray, Runs
 
 OUTLYING = 5.0
@@ -90,7 +92,7 @@ def _unknown(form: Form, theta: FloatArray, covariance: FloatArray | None, draws
         reach = UNKNOWN * np.sqrt(np.diag(covariance))
         ends = np.array([theta - reach, theta + reach])
     else:
-        ends = np.quantile(draws, [0.05, 0.95], axis=0)
+        ends = np.array(bounds(draws, theta, LEVEL))
     findings = []
     for name, value, low, high in list(zip(form.parameters, theta, *ends, strict=True))[len(SCALES) :]:
         if name in ("alpha", "beta") and value <= 0:

@@ -7,6 +7,7 @@ import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.law import LEVEL, FittedLaw
+from scaling.quantiles import bounds
 from scaling.runs import FloatArray
 
 NORMAL_DRAWS = 2000
@@ -36,9 +37,7 @@ def theta_draws(law: FittedLaw) -> FloatArray:
 
 
 def interval(law: FittedLaw, quantity: Callable[[FloatArray], FloatArray], level: float = LEVEL) -> Interval:
-    """A quantity of θ at the law's θ, and its interval.
-
-    A draw in which the quantity does not exist (NaN) counts as lower than the low end and higher than the high one.
+    """A quantity of θ at the law's θ, and its interval (`scaling.quantiles.bounds`).
 
     Args:
         law: a fitted law.
@@ -47,9 +46,4 @@ def interval(law: FittedLaw, quantity: Callable[[FloatArray], FloatArray], level
     """
     value = quantity(law.theta[None])[0]
     drawn = quantity(theta_draws(law))
-    missing = np.isnan(drawn)
-    low, high = (
-        np.quantile(np.where(missing, instead, drawn), (1 + side * level) / 2, axis=0, method="inverted_cdf")
-        for side, instead in ((-1, -np.inf), (1, np.inf))
-    )
-    return Interval(value, low, high)
+    return Interval(value, *bounds(drawn, value, level))

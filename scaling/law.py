@@ -11,6 +11,7 @@ from scaling.certificate import Certificate
 from scaling.findings import Finding
 from scaling.forms import SCALES, Form
 from scaling.objective import Objective
+from scaling.quantiles import bounds
 from scaling.runs import Conventions, FloatArray, Runs, Source, make_runs
 
 OPTIMAL_SIZE = "beta/(alpha+beta)"
@@ -126,7 +127,7 @@ class FittedLaw:
             draws = self._reported(self.draws)
             with np.errstate(all="ignore"):  # A of a draw whose alpha ran away
                 errors = draws.std(axis=0, ddof=1)
-            low, high = np.quantile(draws, _tails(level), axis=0)
+            low, high = bounds(draws, values, level)
         else:
             errors, low, high = self._first_order(level)
         rows = zip(names, values, errors, low, high, strict=True)
@@ -136,7 +137,7 @@ class FittedLaw:
         terms = Objective(x, np.zeros(x.shape[1]))  # its residuals are log L̂ itself
         log = terms.residuals(self.theta[None])[0]
         if len(self.draws) > 1:
-            low, high = np.quantile(terms.residuals(self.draws), _tails(level), axis=0)
+            low, high = bounds(terms.residuals(self.draws), log, level)
         else:
             slopes = terms.jacobian(self.theta[None])[0]
             error = _deviation(level) * np.sqrt(np.einsum("np,pq,nq->n", slopes, self._covariance, slopes))
@@ -173,10 +174,6 @@ def _finite(number: float) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def _tails(level: float) -> tuple[float, float]:
-    return (1 - level) / 2, (1 + level) / 2
-
-
 def _deviation(level: float) -> float:
     """Half the width of a normal distribution's interval, in standard deviations."""
-    return NormalDist().inv_cdf(_tails(level)[1])
+    return NormalDist().inv_cdf((1 + level) / 2)

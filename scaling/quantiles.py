@@ -25,7 +25,7 @@ def bounds(drawn: FloatArray, value: FloatArray | float, level: float) -> tuple[
     shift = np.clip(ndtri(np.where(known.any(axis=0), below, 0.5)), -reach, reach)
     low = _quantile(np.where(known, drawn, -np.inf), ndtr(2 * shift - reach))
     high = _quantile(np.where(known, drawn, np.inf), ndtr(2 * shift + reach))
-    return low, high
+    return np.fmin(low, value), np.fmax(high, value)
 
 
 def _quantile(drawn: FloatArray, share: FloatArray) -> FloatArray:
