@@ -39,11 +39,11 @@ class Estimate:
 
     name: str
     value: float
-    error: float | None
-    """Standard error: that of the bootstrap's draws, or without them from the covariance, to first order. None where
+    error: float
+    """Standard error: that of the bootstrap's draws, or without them from the covariance, to first order. NaN where
     the runs do not determine it, or the draws have no finite one."""
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class FittedLaw:
         else:
             errors, low, high = self._first_order(level)
         rows = zip(names, values, errors, low, high, strict=True)
-        return tuple(Estimate(name, float(value), *map(_finite, others)) for name, value, *others in rows)
+        return tuple(Estimate(name, *map(float, numbers)) for name, *numbers in rows)
 
     def _part(self, x: FloatArray, level: float) -> Prediction:
         terms = Objective(x, np.zeros(x.shape[1]))  # its residuals are log L̂ itself
@@ -168,10 +168,6 @@ class FittedLaw:
     @property
     def _covariance(self) -> FloatArray:
         return np.full((len(self.theta),) * 2, np.nan) if self.covariance is None else self.covariance
-
-
-def _finite(number: float) -> float | None:
-    return float(number) if np.isfinite(number) else None
 
 
 def _deviation(level: float) -> float:

@@ -1,7 +1,8 @@
 """A fitted law for people (`law_table`) and for programs (`summarise`)."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 from scaling.certificate import Certificate
 from scaling.findings import Finding
@@ -23,7 +24,8 @@ class Summary:
     form: str
     formula: str
     method: str
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[Mapping[str, str | float], ...]
+    """`Estimate`s, without what is not finite."""
     level: float
     """Of the estimates' intervals."""
     bootstraps: int
@@ -42,7 +44,7 @@ def summarise(law: FittedLaw) -> Summary:
         form=law.form.name,
         formula=law.form.formula,
         method=law.method,
-        estimates=law.estimates(),
+        estimates=tuple(_known(estimate) for estimate in law.estimates()),
         level=LEVEL,
         bootstraps=len(law.draws),
         seed=law.seed,
@@ -53,6 +55,13 @@ def summarise(law: FittedLaw) -> Summary:
         data=law.data,
         findings=law.findings,
     )
+
+
+def _known(estimate: Estimate) -> dict[str, str | float]:
+    """What is known of an estimate, in JSON's numbers."""
+    return {
+        name: value for name, value in asdict(estimate).items() if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 def law_table(law: FittedLaw) -> str:
@@ -111,14 +120,13 @@ def _line(estimate: Estimate) -> str:
 
 def _scale(estimate: Estimate) -> float | None:
     """How sure it is: its standard error, or that of a normal distribution with its interval if this is smaller."""
-    if estimate.error is None or estimate.low is None or estimate.high is None:
-        return None
-    return min(estimate.error, (estimate.high - estimate.low) / NORMAL_WIDTH) or None
+    known = [s for s in (estimate.error, (estimate.high - estimate.low) / NORMAL_WIDTH) if 0 < s < math.inf]
+    return min(known, default=None)
 
 
-def _number(value: float | None, scale: float | None) -> str:
+def _number(value: float, scale: float | None) -> str:
     """A number to two digits of `scale`."""
-    if value is None:
+    if not math.isfinite(value):
         return "-"
     if scale is None or abs(value) >= LARGE:
         return f"{value:.4g}"
