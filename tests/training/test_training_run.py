@@ -267,6 +267,23 @@ def test_a_checkpoint_that_is_not_whole_is_as_if_it_were_not_there(
     assert done(job, tiny).curve == whole.curve
 
 
+def test_a_damaged_checkpoint_is_refused_and_named(job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stopped_after_a_checkpoint(patch, interrupt)
+        train(job, tiny)
+    (kept,) = (job.out / STATE_NAME).iterdir()
+    for name in ("optimizer.pt", "model.safetensors", "trainer_state.json"):
+        whole = (kept / name).read_bytes()
+        (kept / name).write_bytes(whole[:100])
+        with pytest.raises(CheckpointError, match=rf"{name}: not as it was written; delete .* to start anew"):
+            train(job, tiny)
+        (kept / name).unlink()
+        with pytest.raises(CheckpointError, match=rf"{name}: not as it was written; delete .* to start anew"):
+            train(job, tiny)
+        (kept / name).write_bytes(whole)
+    assert done(job, tiny).curve[-1].tokens == RECIPE.steps * 4 * 32
+
+
 def test_a_full_disk_while_saving_is_told_and_the_last_checkpoint_is_whole(
     job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
