@@ -161,6 +161,9 @@ def test_held_out_text_keeps_its_order(tmp_path: Path, tiny: LoadedBase) -> None
         ("a.jsonl", b'{"messages": [{"role": "user"}]}\n', "line 1: expected an object with `text`"),
         ("a.jsonl", b'{"ids": [1, 512]}\n', "line 1: `ids` has 512, expected token ids below 512"),
         ("a.jsonl", b'{"ids": [1, -1]}\n', "line 1: `ids` has -1"),
+        ("a.jsonl", b'{"ids": [1, true]}\n', "line 1: `ids` has True"),
+        ("a.jsonl", b'{"messages": []}\n', "line 1: a chat that the base's chat template does not take"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "\\ud83d."}\n', "line 2: holds half of a surrogate pair"),
         ("a.parquet", b"PAR1 not really", "not readable as Parquet"),
     ],
 )
@@ -191,6 +194,21 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, tiny: LoadedBase)
     pytest.importorskip("datasets")
     with pytest.raises(DataError, match=r"hf:.*nowhere: cannot be loaded \(.*expected hf:ID"):
         list(iter_documents(Source(f"hf:{tmp_path}/nowhere"), tiny.tokenizer))
+
+
+def test_a_chat_that_its_template_refuses_is_named(tmp_path: Path, tiny: LoadedBase) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"messages": [{"role": "user", "content": "hello"}]}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: a chat .* does not take \(roles must alternate\)"):
+        read_documents(tmp_path / "a.jsonl", tokenizer)
+
+
+def test_a_parquet_file_without_a_column_of_text_is_named(tmp_path: Path, tiny: LoadedBase) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"title": ["one"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet, row 0: expected an object with `text`"):
+        read_documents(tmp_path / "a.parquet", tiny.tokenizer)
 
 
 def test_chats_need_a_chat_template(tmp_path: Path, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,12 @@ def _json_lines(path: Path) -> Iterator[tuple[int, object]]:
 def _record_documents(ref: str, unit: str, records: Iterable[tuple[int, object]], tokenizer: Any) -> Iterator[Document]:
     for number, record in records:
         where = f"{ref}, {unit} {number}"
-        yield record_document(record if isinstance(record, Mapping) else {}, where, tokenizer)
+        document = record_document(record if isinstance(record, Mapping) else {}, where, tokenizer)
+        try:
+            document.text.encode()
+        except UnicodeEncodeError:  # JSON can write what no text file holds
+            raise DataError(f"{where}: holds half of a surrogate pair (\\ud800..\\udfff), which is no character") from None
+        yield document
 
 
 def record_document(record: Mapping[str, object], where: str, tokenizer: Any) -> Document:
@@ -127,7 +132,10 @@ def record_document(record: Mapping[str, object], where: str, tokenizer: Any) ->
         )
     if not tokenizer.chat_template:
         raise DataError(f"{where}: chats need a chat template, and this base's tokenizer has none")
-    return Document(str(tokenizer.apply_chat_template(messages, tokenize=False)), closed=True)
+    try:
+        return Document(str(tokenizer.apply_chat_template(messages, tokenize=False)), closed=True)
+    except Exception as error:  # what templates raise has no common base
+        raise DataError(f"{where}: a chat that the base's chat template does not take ({error})") from error
 
 
 def _is_message(message: object) -> bool:
@@ -136,7 +144,7 @@ def _is_message(message: object) -> bool:
 
 def _checked_ids(ids: list[object], where: str, tokenizer: Any) -> tuple[int, ...]:
     for id_ in ids:
-        if not isinstance(id_, int) or not 0 <= id_ < len(tokenizer):
+        if type(id_) is not int or not 0 <= id_ < len(tokenizer):
             raise DataError(
                 f"{where}: `ids` has {id_!r}, expected token ids below {len(tokenizer)}, the tokenizer's size"
             )
