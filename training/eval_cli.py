@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--text", nargs="+", default=[], type=Path, metavar="FILE", help="held-out .txt or .jsonl")
     parser.add_argument("--tokens", type=positive, default=TOKENS, help="most tokens of each (default %(default)s)")
-    parser.add_argument("--window", type=positive, help=f"tokens per window (default {WINDOW}, or the context)")
+    parser.add_argument(
+        "--window", type=positive, help=f"tokens per window (default {WINDOW}; --tokens, or the context, if less)"
+    )
     parser.add_argument(
         "--continuations",
         type=existing_file,
@@ -109,7 +111,7 @@ def _evaluate(options: argparse.Namespace, arguments: list[str]) -> tuple["EvalR
         family=spec.name,
         base=spec.base,
         layers=tuple(e.layer for e in spec.exits),
-        text=_texts(options, family, tokenizer, readings, spec.context),
+        text=_texts(options, family, tokenizer, readings, spec),
         continuations=_continuations(options, family, tokenizer, readings, spec.context),
         tasks=tuple(score_task(family, tokenizer, readings, name, path, limit) for name, path in options.tasks),
         libraries=library_versions(),
@@ -138,23 +140,24 @@ def _texts(
     family: "FamilyForCausalLM",
     tokenizer: Any,
     readings: tuple["Reading", ...],
-    context: int,
+    spec: "FamilySpec",
 ) -> tuple["TextScores", ...]:
     from tqdm import tqdm
 
     from family.files import sha256_file
-    from training.data import eval_ids
+    from training.data import held_out_ids
     from training.errors import DataError
     from training.eval_report import TextScores
     from training.evaluate import position_marks
     from training.ranks import reading_logits
     from training.scores import reading_scores
 
-    window: int = options.window or min(WINDOW, context)
-    if window > context:
-        raise DataError(f"--window {window}: more than the family's context of {context} tokens")
+    window: int = options.window or min(WINDOW, spec.context, options.tokens)
+    if window > spec.context:
+        raise DataError(f"--window {window}: more than the family's context of {spec.context} tokens")
+    limits = options.tokens + 1, window, spec.vocab_size
     scores = []
-    for path, ids in [(path, eval_ids(path, tokenizer, options.tokens + 1)) for path in options.text]:
+    for path, ids in [(path, held_out_ids(path, tokenizer, *limits)) for path in options.text]:
         with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
             found = position_marks(reading_logits(family, readings), ids, window, window, bar.update)
         tokens = len(found[readings[-1]])

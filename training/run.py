@@ -31,7 +31,7 @@ from training.checkpoint import (
     save_trained,
 )
 from training.config import FamilyConfig
-from training.data import Ids, Source, Windows, eval_ids, open_windows
+from training.data import Ids, Source, Windows, held_out_ids, open_windows
 from training.data.sources import fingerprint
 from training.errors import CheckpointError, DataError, RecipeError
 from training.evaluate import evaluate, family_logits
@@ -100,10 +100,8 @@ def train(job: Job, base: LoadedBase) -> Report | None:
         CheckpointError: `out` holds another family, the state in it is damaged or of another run, or it is full.
     """
     check_recipe(job)
-    held_out = [(path, eval_ids(path, base.tokenizer, job.eval_tokens)) for path in job.held_out]
-    for path, ids in held_out:
-        if len(ids) <= job.recipe.window:
-            raise DataError(f"{path}: {len(ids)} tokens, fewer than one window of {job.recipe.window} and its target")
+    limits = job.eval_tokens, job.recipe.window, job.spec.vocab_size
+    held_out = [(path, held_out_ids(path, base.tokenizer, *limits)) for path in job.held_out]
     run = run_hash(job)
     state = job.out / STATE_NAME
     done = finished(job, run)

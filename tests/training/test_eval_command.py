@@ -86,6 +86,11 @@ def test_each_exit_and_rank_is_scored_as_its_own_submodel(
             assert found["agreement"] == pytest.approx((logits.argmax(-1) == last.argmax(-1)).float().mean().item())
 
 
+def test_fewer_tokens_than_a_window_are_one_window(folder: Path, tiny_base_dir: Path, tmp_path: Path) -> None:
+    (text,) = evaluate(folder, tiny_base_dir, "--text {}/text.txt --tokens 100", tmp_path / "r")["text"]
+    assert (text["tokens"], text["window"]) == (100, 100)
+
+
 def test_answers_are_greedy_kept_and_scored_by_their_own_tokens_alone(
     trained: FamilyForCausalLM, tiny: LoadedBase, folder: Path, tiny_base_dir: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -165,7 +170,7 @@ def test_a_table_has_a_line_for_every_exit(
     [
         ("--text {}/none.txt", "none.txt: no such file"),
         ("--text {}/text.txt --window 300", "--window 300: more than the family's context of 256 tokens"),
-        ("--text {}/text.txt --tokens 100 --window 200", "fewer than one window of 200"),
+        ("--text {}/text.txt --tokens 100 --window 200", "text.txt: 101 tokens, fewer than one window of 200"),
         ("--text {}/text.txt --ranks 8,25", "rank 25: more than the family can be cut to"),
         ("--continuations {}/text.txt", 'line 1: expected an object such as {"turns"'),
     ],

@@ -163,7 +163,7 @@ def test_held_out_text_keeps_its_order(tmp_path: Path, tiny: LoadedBase) -> None
         ("a.jsonl", b'{"ids": [1, -1]}\n', "line 1: `ids` has -1"),
         ("a.jsonl", b'{"ids": [1, true]}\n', "line 1: `ids` has True"),
         ("a.jsonl", b'{"messages": []}\n', "line 1: a chat that the base's chat template does not take"),
-        ("a.jsonl", b'{"text": "fine"}\n{"text": "\\ud83d."}\n', "line 2: holds half of a surrogate pair"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": "\\ud83d."}\n', "line 2: half of a surrogate pair"),
         ("a.parquet", b"PAR1 not really", "not readable as Parquet"),
     ],
 )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import TEXT
 from tests.training.disk import room
@@ -59,6 +61,15 @@ def test_who_wants_the_same_file_at_the_same_time_waits_for_it(
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: tokenize(source, tiny.tokenizer, tmp_path / "cache"), range(4)))
     assert len(calls) == 1 and all(np.array_equal(one.ids, found[0].ids) for one in found)
+
+
+def test_a_vocabulary_with_holes_keeps_its_largest_ids(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"one": 0, "two": 70_000, "<end>": 1}, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "text.txt").write_text("one two")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
+    found = tokenize(Source(str(tmp_path / "text.txt")), tokenizer, tmp_path / "cache")
+    assert found.ids.tolist() == [0, 70_000, 1] and found.header.max_id == 70_000
 
 
 def test_a_damaged_file_is_refused(source: Source, tiny: LoadedBase, tmp_path: Path) -> None:

@@ -369,6 +369,8 @@ def test_held_out_text_is_checked_before_training(job: Job, tiny: LoadedBase, tm
     (tmp_path / "short.txt").write_text("short")
     with pytest.raises(DataError, match=r"short\.txt: \d tokens, fewer than one window of 32"):
         train(replace(job, held_out=(tmp_path / "short.txt",)), tiny)
+    with pytest.raises(DataError, match=r"text\.txt: its token id \d+ is outside the model's vocabulary of 100"):
+        train(replace(job, spec=replace(job.spec, vocab_size=100)), tiny)
     assert not job.out.exists()
 
 

@@ -4,7 +4,7 @@
 mixes them: which window comes when is a pure function of the seed and the window's number.
 """
 
-from training.data.documents import Document, Ids, encode, eval_ids, read_documents
+from training.data.documents import Document, Ids, encode, eval_ids, held_out_ids, read_documents
 from training.data.sources import Source, parse_source
 from training.data.tokens import TokenFile, tokenize
 from training.data.windows import SourceUse, Windows, open_windows
@@ -18,6 +18,7 @@ __all__ = [
     "Windows",
     "encode",
     "eval_ids",
+    "held_out_ids",
     "open_windows",
     "parse_source",
     "read_documents",

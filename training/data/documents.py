@@ -109,7 +109,9 @@ def _record_documents(ref: str, unit: str, records: Iterable[tuple[int, object]]
         try:
             document.text.encode()
         except UnicodeEncodeError:  # JSON can write what no text file holds
-            raise DataError(f"{where}: holds half of a surrogate pair (\\ud800..\\udfff), which is no character") from None
+            raise DataError(
+                f"{where}: holds half of a surrogate pair (\\ud800..\\udfff), which is no character"
+            ) from None
         yield document
 
 
@@ -190,3 +192,25 @@ def eval_ids(path: Path, tokenizer: Any, tokens: int) -> Ids:
         if total >= tokens:
             break
     return np.concatenate(parts)[:tokens]
+
+
+def held_out_ids(path: Path, tokenizer: Any, tokens: int, window: int, vocab_size: int) -> Ids:
+    """Ids as `eval_ids` gives them, for a model of `vocab_size` that reads windows of `window` tokens.
+
+    Raises:
+        DataError: the file is missing, malformed or shorter than a window, or has an id that the model does not know.
+    """
+    ids = eval_ids(path, tokenizer, tokens)
+    if len(ids) <= window:
+        raise DataError(f"{path}: {len(ids)} tokens, fewer than one window of {window} and its target")
+    check_vocabulary(path.name, int(ids.max()), vocab_size)
+    return ids
+
+
+def check_vocabulary(name: str, max_id: int, vocab_size: int) -> None:
+    """Raise `DataError` if a text's largest id is one that a model of `vocab_size` has no embedding for."""
+    if max_id >= vocab_size:
+        raise DataError(
+            f"{name}: its token id {max_id} is outside the model's vocabulary of {vocab_size}; tokenizer and model do "
+            "not belong together"
+        )

@@ -102,15 +102,6 @@ def open_tokens(folder: Path, name: str) -> TokenFile:
     return TokenFile(name, header, ids)
 
 
-def check_vocabulary(tokens: TokenFile, vocab_size: int) -> None:
-    """Raise `DataError` if there is an id that a model of `vocab_size` has no embedding for."""
-    if tokens.header.max_id >= vocab_size:
-        raise DataError(
-            f"{tokens.name}: its token id {tokens.header.max_id} is outside the model's vocabulary of {vocab_size}; "
-            "tokenizer and model do not belong together"
-        )
-
-
 def tokenizer_sha256(tokenizer: Any) -> str:
     """Hash of all that decides which ids a tokenizer gives a text or a chat."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
@@ -128,7 +119,7 @@ def _write(source: Source, tokenizer: Any, target: Path, hashes: tuple[str, str]
     """Tokenize into a temporary folder and rename it to `target`."""
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<u4")
+        dtype = np.dtype("<u2" if max(tokenizer.get_vocab().values()) < 1 << 16 else "<u4")
         with (
             tqdm(desc=f"tokenizing {source.name}", unit="tok", unit_scale=True, disable=None) as bar,
             (scratch / IDS_NAME).open("wb") as file,

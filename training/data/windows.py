@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.documents import Ids
+from training.data.documents import Ids, check_vocabulary
 from training.data.sources import Source
-from training.data.tokens import TokenFile, check_vocabulary, tokenize
+from training.data.tokens import TokenFile, tokenize
 from training.errors import DataError
 
 BLOCK = 256
@@ -169,5 +169,5 @@ def open_windows(
     """
     parts = [tokenize(source, tokenizer, cache) for source in sources]
     for part in parts:
-        check_vocabulary(part, vocab_size)
+        check_vocabulary(part.name, part.header.max_id, vocab_size)
     return Windows(parts, [source.weight for source in sources], window=window, length=length, seed=seed, passes=passes)
