@@ -171,6 +171,8 @@ def check_recipe(job: Job) -> None:
             f"family {spec.name}: its one exit is the base itself, so there is nothing to train; give an early exit "
             f"too, for example --layers {max(1, spec.n_layers // 2)},{spec.n_layers}, or train the trunk"
         )
+    if recipe.window < 2:
+        raise RecipeError(f"--window {recipe.window}: a window's last token has nothing to predict; expected 2 or more")
     if recipe.window > spec.context:
         raise RecipeError(f"--window {recipe.window}: more than the family's context of {spec.context} tokens")
     if not recipe.steps:
@@ -261,14 +263,13 @@ def new_family(spec: FamilySpec, recipe: Recipe, base: LoadedBase, text: Iterabl
 def new_trainer(job: Job, family: FamilyForCausalLM, windows: Windows, run: str) -> FamilyTrainer:
     """The trainer of a job, with all that tells of it."""
     recipe = job.recipe
-    save_every = job.save_every or max(1, recipe.steps // CHECKPOINTS_PER_RUN)
-    most = max(1, recipe.steps // POINTS_PER_RUN)
+    log_every, save_every = intervals(recipe.steps, job.save_every)
     arguments = training_arguments(
         recipe,
         job.out / STATE_NAME,
         windows_at_once=recipe.batch // (job.accumulate * _processes()),
         accumulate=job.accumulate,
-        log_every=max(steps for steps in range(1, min(most, save_every) + 1) if save_every % steps == 0),
+        log_every=log_every,
         save_every=save_every,
     )
     trainer = FamilyTrainer(family, arguments, windows, run)
@@ -280,6 +281,19 @@ def new_trainer(job: Job, family: FamilyForCausalLM, windows: Windows, run: str)
 
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(job.log_dir))))  # type: ignore[no-untyped-call]
     return trainer
+
+
+def intervals(steps: int, save_every: int | None) -> tuple[int, int]:
+    """Steps between points of the loss curve, and between checkpoints: a multiple, so that a resumed run has the same.
+
+    Args:
+        steps: of the run.
+        save_every: steps between checkpoints if the user has chosen; there may be more points then.
+    """
+    log_every = max(1, steps // POINTS_PER_RUN)
+    if save_every is None:
+        return log_every, log_every * max(1, round(steps / log_every / CHECKPOINTS_PER_RUN))
+    return max(n for n in range(1, min(log_every, save_every) + 1) if save_every % n == 0), save_every
 
 
 def calibration(windows: Windows) -> Iterator[Tensor]:

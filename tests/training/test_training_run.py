@@ -26,7 +26,7 @@ from training.errors import CheckpointError, DataError, RecipeError, TrainingErr
 from training.loaded import LoadedFamily
 from training.recipe import OBJECTIVES, Recipe, WeightPoint
 from training.report import CurvePoint, Report, load_report
-from training.run import Job, new_family, train
+from training.run import Job, intervals, new_family, train
 from training.state import NOTE_NAME, STATE_NAME, mark_whole
 from training.trainer import FamilyTrainer
 
@@ -344,6 +344,7 @@ def test_a_finished_family_is_not_trained_again_nor_overwritten(
     ("changes", "problem"),
     [
         ({"tokens": 100}, "--tokens 100: less than one step of 4 x 32"),
+        ({"window": 1}, "--window 1: a window's last token has nothing to predict"),
         ({"window": 257}, "--window 257: more than the family's context of 256"),
         ({"trunk": "lora"}, "--lora-rank: goes with --trunk lora"),
         ({"lora_rank": 8}, "--lora-rank: goes with --trunk lora"),
@@ -436,6 +437,14 @@ def test_tensorboard_gets_every_exits_losses(job: Job, tiny: LoadedBase, tmp_pat
     losses = [event.value for event in events.Scalars("train/loss_exit_2")]
     assert losses == pytest.approx([point.loss[1] for point in report.curve], abs=1e-4)
     assert {"train/agreement_exit_1", "train/learning_rate", "train/grad_norm"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("steps", [1, 19, 53, 1000, 1060, 2929, 100_003])
+def test_a_curve_has_some_fifty_points_and_a_run_some_twenty_checkpoints_that_end_at_points(steps: int) -> None:
+    log_every, save_every = intervals(steps, None)
+    assert save_every % log_every == 0
+    assert min(steps, 50) <= steps // log_every < 100 and min(steps, 13) <= steps // save_every <= 25
+    assert intervals(steps, 30)[1] == 30 and 30 % intervals(steps, 30)[0] == 0
 
 
 def test_only_the_last_whole_checkpoint_is_kept(job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,9 +109,7 @@ def _record_documents(ref: str, unit: str, records: Iterable[tuple[int, object]]
         try:
             document.text.encode()
         except UnicodeEncodeError:  # JSON can write what no text file holds
-            raise DataError(
-                f"{where}: holds half of a surrogate pair (\\ud800..\\udfff), which is no character"
-            ) from None
+            raise DataError(f"{where}: half of a surrogate pair (\\ud800..\\udfff) is no character") from None
         yield document
 
 
