@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from family.cli import positive, run
+from family.cli import number, positive, run, whole
 from family.completion import add_completion
 from family.spec import BRANCH_KINDS, SPEC_NAME, Base, Exit, FamilySpec, load_spec
 from training.recipe import OBJECTIVES, SCHEDULES, TRUNKS, Recipe, WeightPoint
@@ -104,7 +104,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--window", type=positive, default=256, help="tokens per window (default %(default)s)")
     group.add_argument("--batch", type=positive, default=4, help="windows per step (default %(default)s)")
-    group.add_argument("--seed", type=_seed, default=0, help="decides the order of the text (default %(default)s)")
+    group.add_argument("--seed", type=whole, default=0, help="decides the order of the text (default %(default)s)")
 
 
 def _add_learning(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +134,7 @@ def _add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=_positive_number, default=1e-3, help="peak learning rate (default %(default)s)")
     group.add_argument("--schedule", choices=SCHEDULES, default=Recipe.schedule, help="(default %(default)s)")
     group.add_argument("--warmup", type=_share, default=Recipe.warmup, help="share of the steps (default %(default)s)")
-    group.add_argument("--weight-decay", type=_number, default=Recipe.weight_decay, help="(default %(default)s)")
+    group.add_argument("--weight-decay", type=number, default=Recipe.weight_decay, help="(default %(default)s)")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -163,35 +163,19 @@ def _layers(text: str) -> tuple[int, ...]:
 def _weights(text: str) -> WeightPoint:
     share, _, weights = text.rpartition(":")
     try:
-        return WeightPoint(float(share or 0), tuple(_number(part) for part in weights.split(",")))
+        return WeightPoint(_share(share or "0"), tuple(number(part) for part in weights.split(",")))
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"expected numbers such as 1,1,2 or 0.5:1,1,2; got {text!r}") from None
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
-    return value
-
-
 def _positive_number(text: str) -> float:
-    if (value := _number(text)) == 0:
+    if (value := number(text)) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive number, such as 1e-3; got {text!r}")
     return value
 
 
 def _share(text: str) -> float:
-    if (value := _number(text)) > 1:
+    if (value := number(text)) > 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return value
 

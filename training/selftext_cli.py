@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from family.cli import positive, run
+from family.cli import number, positive, run, whole
 from family.completion import add_completion
 
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         help=".txt or .jsonl to begin from: pieces of texts, chats up to the answer",
     )
     parser.add_argument(
-        "--chat", type=_weight, default=1.0, help="weight of chats of which the model writes both sides (default 1)"
+        "--chat", type=number, default=1.0, help="weight of chats of which the model writes both sides (default 1)"
     )
     parser.add_argument("--tokens", type=positive, required=True, help="new tokens to write")
     parser.add_argument("--batch", type=positive, default=64, help="sequences at a time (default %(default)s)")
@@ -42,24 +42,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="T,T,...",
         help="one for each batch, at random; 0 is greedy (default 0,0.7,1)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
+    parser.add_argument("--seed", type=whole, default=0, help="(default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="written to, round by round")
     add_completion(parser)
     return parser
 
 
-def _weight(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
-    return value
-
-
 def _temperatures(text: str) -> tuple[float, ...]:
-    return tuple(_weight(part) for part in text.split(","))
+    return tuple(number(part) for part in text.split(","))
 
 
 def _sample(options: argparse.Namespace) -> None:

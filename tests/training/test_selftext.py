@@ -22,6 +22,7 @@ from training.selftext import (
     read_samples,
     write_selftext,
 )
+from training.selftext_cli import main
 
 RECIPE = TextRecipe(tokens=300, batch=4, most=12, temperatures=(0.0, 1.0), chat=1.0, seed=5)
 STORY = Prompts("story.txt", 1.0, ["the relay begins on the phone and ends in the data centre " * 20], whole=False)
@@ -116,3 +117,10 @@ def test_a_damaged_file_and_a_recipe_without_any_source_are_refused_by_name(base
         list(read_samples(tmp_path / "bad.jsonl"))
     with pytest.raises(DataError, match="--prompts"):
         write_selftext(base.model, base.tokenizer, [], replace(RECIPE, chat=0.0), "it", tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("wrong", ["--seed -1", "--seed 1.5", "--chat nan", "--temperatures 0,hot", "--tokens 0"])
+def test_malformed_options_are_refused_by_the_parser(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(f"--tokens 9 --out o.jsonl {wrong}".split())
+    assert caught.value.code == 2 and "sample-text: error: argument" in capsys.readouterr().err

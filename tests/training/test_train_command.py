@@ -153,7 +153,10 @@ def test_low_rank_branches_are_saved_with_their_components_in_order(
         "--layers a,b",
         "--layers 2,6 --spec x.json",
         *(f"--layers 2,4,6 {wrong}" for wrong in ("--tokens -5", "--seed -1", "--lr nan", "--lr 0", "--lr -1e-3")),
-        *(f"--layers 2,6 {wrong}" for wrong in ("--weights a,b", "--warmup 2", "--objective mse", "--trunk half")),
+        *(
+            f"--layers 2,6 {wrong}"
+            for wrong in ("--weights a,b", "--weights 2:1,1", "--warmup 2", "--objective mse", "--trunk half")
+        ),
     ],
 )
 def test_malformed_options_are_refused_by_the_parser(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
