@@ -149,6 +149,13 @@ def test_a_rate_that_is_far_too_high_ends_as_a_diverged_row(folder: Path) -> Non
     assert "loss" not in row and row["exit_losses"] == []
 
 
+def test_a_run_that_diverges_in_its_last_step_has_no_losses_either(folder: Path) -> None:
+    plan = load_plan(folder)
+    run = replace(plan.runs[0], tokens=plan.design.recipe.step_tokens, lr=1e39)
+    outcome = train_run(plan, run, open_corpus(place_of(folder), plan), "cpu")
+    assert outcome.diverged and outcome.held_out == ()
+
+
 def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     shares = [lr_share(step, 100) for step in range(100)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and max(shares) == 1

@@ -73,7 +73,8 @@ def train_run(plan: Plan, run: Run, corpus: Corpus, device: str) -> Outcome:
     family.train(False)
     with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
         losses = tuple(held_out_losses(family, ids, recipe.window) for ids in corpus.held_out)
-    return Outcome(losses, seconds, diverged=False)
+    finite = all(math.isfinite(loss) for text in losses for loss in text)
+    return Outcome(losses if finite else (), seconds, diverged=not finite)
 
 
 def lr_share(step: int, steps: int) -> float:
