@@ -110,12 +110,7 @@ def parametric(runs: Runs, seed: int = 0, level: float = LEVEL, bootstraps: int 
     """Approach 3: the dense law."""
     law = fit(runs, "dense", bootstraps=bootstraps, seed=seed)
     found = next(e for e in law.estimates(level) if e.name == OPTIMAL_SIZE)
-    unknown = (np.nan, -np.inf, np.inf)
-    error, low, high = (
-        other if known is None else known
-        for known, other in zip((found.error, found.low, found.high), unknown, strict=True)
-    )
-    return Exponent("3, parametric law", found.value, error, low, high, len(runs))
+    return Exponent("3, parametric law", found.value, found.error, found.low, found.high, len(runs))
 
 
 def approaches(runs: Runs, seed: int = 0, level: float = LEVEL) -> tuple[Exponent, ...]:
