@@ -1,15 +1,19 @@
+import textwrap
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import scaling
 from scaling.errors import ScalingError
 from scaling.fit import fit
 from scaling.forms import M0
 from scaling.law import FittedLaw
+from scaling.lawfile import load_law
 from scaling.report import law_table, summarise
-from tests.scaling.runs import TRUTH, grid_runs, losses
+from tests.scaling.runs import TRUTH, grid_runs, losses, write_csv
 
 
 @cache
@@ -92,3 +96,13 @@ def test_a_summary_is_the_law_without_its_draws() -> None:
     summary = summarise(law())
     assert summary.bootstraps == 400 and summary.estimates == tuple(asdict(e) for e in law().estimates())
     assert summary.data.sha256 == grid_runs().sha256
+
+
+def test_the_example_of_the_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = grid_runs()
+    dense = runs.take(runs.g == 1)
+    write_csv(tmp_path / "runs.csv", {"N": dense.n, "D": dense.d, "loss": dense.loss})
+    monkeypatch.chdir(tmp_path)
+    example = str(scaling.__doc__).split("\n\n", 1)[1].rsplit("\n\n", 1)[0]
+    exec(textwrap.dedent(example), {})
+    assert load_law(tmp_path / "law.json").data.runs == 25
