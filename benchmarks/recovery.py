@@ -15,7 +15,6 @@ same command does what is left.
 
 import math
 from argparse import ArgumentParser
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,9 @@ TRUTH = {"E": 1.18, "A": 408.69, "B": 3120.14, "alpha": 0.3006, "beta": 0.3514, 
 """Eq. 2."""
 BUDGETS = {"grid": 1e20, "paper": 10**20.5}
 """C of N*."""
+NOISE = 0.003
+INTERVALS = "bias-corrected percentiles"
+"""`scaling.quantiles`: data sets whose intervals were made in another way are not added to."""
 CONTEXT = 4096
 """Tokens of a window in the paper's design, which it does not say."""
 AT_ONCE = 20
@@ -56,8 +58,10 @@ class Recovery:
     level: float
     runs: int
     """In a data set."""
-    truth: Mapping[str, float]
-    """By quantity, also the columns of each set."""
+    intervals: str
+    """How they are made."""
+    quantities: tuple[str, ...]
+    truth: tuple[float, ...]
     sets: tuple[tuple[tuple[float, ...], ...], ...]
     """By data set (its number is the seed) and quantity: estimate, low, high."""
 
@@ -87,12 +91,12 @@ def recover(task: Recovery, count: int, path: Path) -> Recovery:
 def summary(task: Recovery) -> dict[str, Any]:
     """By quantity: truth, median and spread of the estimates, median interval, and coverage with its standard error."""
     found = np.array(task.sets)  # (sets, quantities, 3)
-    truth = np.array(list(task.truth.values()))
+    truth = np.array(task.truth)
     covered = ((found[:, :, 1] <= truth) & (truth <= found[:, :, 2])).mean(axis=0)
     medians, spread = np.median(found, axis=0), found[:, :, 0].std(axis=0)
     return {
         name: {
-            "truth": truth[j],
+            "truth": task.truth[j],
             "median": float(medians[j, 0]),
             "sd": float(spread[j]),
             "median_low": float(medians[j, 1]),
@@ -100,7 +104,7 @@ def summary(task: Recovery) -> dict[str, Any]:
             "coverage": round(float(covered[j]), 4),
             "coverage_se": round(math.sqrt(covered[j] * (1 - covered[j]) / len(found)), 4),
         }
-        for j, name in enumerate(task.truth)
+        for j, name in enumerate(task.quantities)
     }
 
 
@@ -127,7 +131,7 @@ def _resumed(task: Recovery, path: Path) -> Recovery:
     except (FieldError, ValueError) as error:
         raise FamilialError(f"{path}: {error}; move it away to begin anew") from None
     if replace(kept, sets=()) != task:
-        raise FamilialError(f"{path} has data sets of another noise, truth or number of bootstraps; move it away")
+        raise FamilialError(f"{path} has data sets of another kind (noise, truth, bootstraps, intervals); move it away")
     return kept
 
 
@@ -143,14 +147,11 @@ def _intervals(law: "FittedLaw", task: Recovery) -> list[tuple[float, float, flo
     from scaling.frontier import optimum, surface
     from scaling.intervals import interval
 
-    found = {
-        of.name: (of.value, -math.inf if of.low is None else of.low, math.inf if of.high is None else of.high)
-        for of in law.estimates(task.level)
-    }
+    found = {of.name: (of.value, of.low, of.high) for of in law.estimates(task.level)}
     budget = BUDGETS[task.design]
     size = interval(law, lambda theta: optimum(surface(law.form, theta), budget).n[:, 0], task.level)
     found["N*"] = (float(size.value), float(size.low), float(size.high))
-    return [found[name] for name in task.truth]
+    return [found[name] for name in task.quantities]
 
 
 def _short(value: float) -> float:
@@ -202,9 +203,19 @@ def _parser() -> ArgumentParser:
 def _measure(design: str, sets: int, draws: int, out: Path) -> dict[str, Any]:
     truth = _truth(design)
     size = len(simulated(design, 0.0, 0))
-    task = Recovery(design=design, noise=0.003, draws=draws, level=0.9, runs=size, truth=truth, sets=())
+    task = Recovery(
+        design=design,
+        noise=NOISE,
+        draws=draws,
+        level=0.9,
+        runs=size,
+        intervals=INTERVALS,
+        quantities=tuple(truth),
+        truth=tuple(truth.values()),
+        sets=(),
+    )
     done = recover(task, sets, out / f"{design}.json")
-    facts = {name: value for name, value in asdict(done).items() if name not in ("truth", "sets")}
+    facts = {name: value for name, value in asdict(done).items() if name not in ("quantities", "truth", "sets")}
     return {**facts, "sets": len(done.sets), "quantities": summary(done)}
 
 
