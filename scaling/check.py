@@ -84,6 +84,8 @@ def check_runs(runs: Runs, form: Form) -> tuple[Finding, ...]:
     count, needed = len(np.unique(runs.cluster)), len(form.parameters)
     if count == 1:
         raise ScalingError(f"there is one run; the form {form.name} has {needed} parameters")
+    if np.ptp(runs.loss) == 0:
+        raise ScalingError(f"all losses are {runs.loss[0]:g}: nothing depends on N and D; is the right column mapped?")
     x = form.design(runs)
     for index, name in enumerate(form.parameters[3:], 3):
         _check_varies(form, name, x[:, :, index])

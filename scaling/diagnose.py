@@ -16,6 +16,10 @@ FAINT = 1e-3
 """Largest share of a loss of a term that is hardly there. One that is not there at all stands in the certificate."""
 UNKNOWN = 1.645
 """Standard errors between an exponent and 0 within which its 90% interval has both signs."""
+LOOSE = 4.0
+"""Most that the ends of alpha's or beta's interval are apart, as a factor."""
+UNEXPLAINED = 0.5
+"""Largest share of the spread of log losses that a law should leave."""
 NORMAL_MAD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
@@ -43,11 +47,20 @@ def diagnose(
     residuals = objective.residuals(theta[None])[0]
     terms = np.exp(objective.x @ theta)  # (3, n)
     return (
+        *_unexplained(runs, residuals),
         *_outliers(runs, residuals),
         *_unreached(runs, terms[0]),
         *_faint(terms),
         *_unknown(form, theta, covariance, draws if draws is not None and len(draws) > 1 else None),
     )
+
+
+def _unexplained(runs: Runs, residuals: FloatArray) -> list[Finding]:
+    left, whole = robust_sigma(residuals), robust_sigma(np.log(runs.loss))
+    if left <= UNEXPLAINED * whole:
+        return []
+    text = f"the law leaves {left:.1%} of scatter where the losses themselves scatter by {whole:.1%}: N, D and G say "
+    return [warning("unexplained", text + "little of these losses")]
 
 
 def _outliers(runs: Runs, residuals: FloatArray) -> list[Finding]:
@@ -101,4 +114,7 @@ def _unknown(form: Form, theta: FloatArray, covariance: FloatArray | None, draws
         elif low < 0 < high:
             text = f"{name} is {value:.3g}, somewhere from {low:.3g} to {high:.3g}: the runs do not tell it from 0"
             findings.append(warning("undetermined", text))
+        elif name in ("alpha", "beta") and high > LOOSE * low:
+            text = f"{name} is {value:.3g}, somewhere from {low:.3g} to {high:.3g}: do not extrapolate by it"
+            findings.append(warning("loose", text))
     return findings

@@ -106,20 +106,38 @@ def _table_runs(
         exit_weight=values.get("weight"),
         n_exit=values.get("n_exit"),
     )
-    return runs, (*findings, *_unused(table, columns))
+    return runs, (*findings, *_groups(table, columns), *_shared_runs(table, columns))
 
 
-def _unused(table: Table, columns: Mapping[str, str]) -> list[Finding]:
+def _groups(table: Table, columns: Mapping[str, str]) -> list[Finding]:
     """Columns of words that sort the rows into a few groups, each of which may have a law of its own."""
     groups = []
     for column in table.columns:
         cells = {str(row.get(column)) for row in table.rows}
-        if column not in columns.values() and 1 < len(cells) <= MOST_GROUPS and not any(map(_is_number, cells)):
+        few = 1 < len(cells) <= min(MOST_GROUPS, len(table.rows) - 1)
+        if few and column not in columns.values() and not any(map(_is_number, cells)):
             groups.append(f"{column} ({listed(sorted(cells))})")
     if not groups:
         return []
     text = f"the rows differ in {' and in '.join(groups)}, which no law knows of: --where COLUMN=VALUE chooses"
     return [note("mixed", text)]
+
+
+def _shared_runs(table: Table, columns: Mapping[str, str]) -> list[Finding]:
+    """Rows that may be of one run although nobody said so: bootstrap intervals would take them for independent."""
+    if "run" in columns:
+        return []
+    for column in table.columns:
+        names = [str(row.get(column)) for row in table.rows]
+        if "run" in column.lower() and column not in columns.values() and 1 < len(set(names)) < len(names):
+            text = (
+                f"{len(names)} rows have {len(set(names))} values of {column!r}: if rows with one value are one run, "
+            )
+            return [warning("shared-runs", f"{text}say so with --map run={column}, or intervals are too narrow")]
+    if "layer" in columns or "n_exit" in columns:
+        text = "exits of one run share its noise: say which column names the run with --map run=COLUMN"
+        return [warning("shared-runs", f"{text}, or intervals are too narrow")]
+    return []
 
 
 def _is_number(text: str) -> bool:

@@ -12,6 +12,7 @@ from scaling.runs import Conventions
 _NAMES = {OPTIMAL_SIZE: "N* ~ C^a, a"}
 NORMAL_WIDTH = 3.29
 """Standard deviations between the ends of a normal distribution's 90% interval."""
+MOST_DECIMALS = 6
 LARGE = 1e6
 """From here on numbers have an exponent."""
 _RANGES = {"n": "N", "d": "D", "g": "G", "c": "C", "loss": "loss"}
@@ -130,4 +131,4 @@ def _number(value: float, scale: float | None) -> str:
         return "-"
     if scale is None or abs(value) >= LARGE:
         return f"{value:.4g}"
-    return f"{value:.{max(0, 1 - math.floor(math.log10(scale)))}f}"
+    return f"{value:.{min(max(0, 1 - math.floor(math.log10(scale))), MOST_DECIMALS)}f}"

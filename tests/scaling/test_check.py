@@ -65,6 +65,11 @@ def test_one_ratio_of_tokens_to_parameters_is_named() -> None:
             FULL,
             "all runs have the same G, so gamma of the form full cannot be fitted; fit a form without it (dense)",
         ),
+        (
+            make_runs(np.geomspace(1e7, 1e9, 30), np.tile(np.geomspace(1e9, 1e11, 5), 6), np.full(30, 3.0)),
+            DENSE,
+            "all losses are 3: nothing depends on N and D; is the right column mapped?",
+        ),
         (dense([1e6, 1e7], [1e9, 1e9]), M0, "the form M0 needs n_exit, which these runs do not have"),
     ],
 )

@@ -70,6 +70,18 @@ def test_parameters_that_are_not_known_are_named(theta: FloatArray, covariance: 
     assert any(said in finding.text and finding.warning for finding in findings)
 
 
+def test_losses_that_the_law_does_not_explain_are_named() -> None:
+    runs = grid_runs()
+    noise = replace(runs, loss=np.random.default_rng(0).uniform(2, 4, len(runs)))
+    assert "unexplained" in {finding.code for finding in diagnose(noise, FULL, TRUTH, SURE)}
+
+
+def test_an_exponent_with_a_wide_interval_is_named() -> None:
+    draws = TRUTH + np.linspace(-1, 1, 101)[:, None] * np.array([0, 0, 0, 0.3, 0.1, 0.01])
+    (finding,) = diagnose(grid_runs(), FULL, TRUTH, SURE, draws)
+    assert finding.code == "loose" and finding.text.startswith("alpha is 0.34, somewhere from 0.0")
+
+
 def test_a_form_without_g_has_no_gamma_to_doubt() -> None:
     runs = grid_runs()
     runs = runs.take(runs.g == 1)

@@ -142,6 +142,16 @@ def test_columns_of_words_that_no_law_knows_of_are_named(tmp_path: Path) -> None
     assert not read_runs(path, where={"val": "c4"}).findings
 
 
+def test_rows_that_may_be_of_one_run_are_asked_about(tmp_path: Path) -> None:
+    path = table(tmp_path, run_name=["x", "x", "y"])
+    (finding,) = [f for f in read_runs(path).findings if f.code == "shared-runs"]
+    assert finding.warning and "3 rows have 2 values of 'run_name'" in finding.text
+    assert not any(f.code == "shared-runs" for f in read_runs(path, columns={"run": "run_name"}).findings)
+    exits = read_runs(table(tmp_path, size=[1e5, 2e5, 3e5]), columns={"n_exit": "size"})
+    assert [f.code for f in exits.findings] == ["shared-runs"]
+    assert not read_runs(table(tmp_path, run_name=["x", "y", "z"])).findings
+
+
 def test_a_torn_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"N": 1e6, "D": 1e9, "loss": 3}\n{"N": 1e')
     with pytest.raises(ScalingError, match=r"a\.jsonl, line 2: "):
