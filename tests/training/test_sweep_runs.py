@@ -15,7 +15,9 @@ from tests.training.sweeps import BUDGET, SMALL, design, rows_of, write_texts
 from training.modeling import FamilyForCausalLM
 from training.presets import family_config, norm_exits, small_shape
 from training.sweep import cli
+from training.sweep.cluster import do_runs_on_ray
 from training.sweep.design import Grid, RateRule
+from training.sweep.errors import SweepError
 from training.sweep.loop import held_out_losses, lr_share, train_run
 from training.sweep.plan import Plan, load_plan
 from training.sweep.work import Effort, Place, claim, open_corpus, unfinished, work
@@ -181,6 +183,17 @@ def test_ray_does_the_same_runs_on_other_processes(folder: Path) -> None:
     (folder / "rows.jsonl").unlink()
     one_worker(folder, load_plan(folder))
     assert on_ray == results(folder) and len(on_ray) == 6
+
+
+def test_on_ray_nothing_begins_late_and_what_fails_is_told(folder: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    plan = load_plan(folder)
+    do_runs_on_ray(place_of(folder), plan, Effort(1, 1, "cpu", budget_s=1e-9), "local")
+    with pytest.raises(SweepError, match=r"2 of 2 runs failed, the first of them .* FLOPs, .*; finished rows are kept"):
+        do_runs_on_ray(place_of(folder), plan, Effort(1, 1, "no such device", limit=2), "local")
+    with pytest.raises(SweepError, match="--ray local: no machine there has 9999 CPUs for a run"):
+        do_runs_on_ray(place_of(folder), plan, Effort(1, 9999, "cpu"), "local")
+    assert not (folder / "rows.jsonl").exists()
 
 
 def test_without_ray_the_extra_is_named(
