@@ -121,6 +121,13 @@ def test_other_texts_than_the_plans_are_refused(folder: Path, capsys: pytest.Cap
     assert "other texts than the plan was made with" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["run", str(folder), "--device", "cuda"])
+    assert caught.value.code == 2 and "error: --device cuda: PyTorch finds no GPU" in capsys.readouterr().err
+
+
 def test_a_run_is_a_pure_function_of_its_plan_and_a_family_sees_its_dense_partners_windows(folder: Path) -> None:
     plan = load_plan(folder)
     corpus = open_corpus(place_of(folder), plan)

@@ -70,8 +70,10 @@ def do_runs(place: Place, plan: Plan, effort: Effort) -> None:
     """Do what is left of a plan, with as many processes as `effort` says; returns when nothing is left for them.
 
     Raises:
-        SweepError: the texts are not the plan's, or a worker failed.
+        SweepError: the texts are not the plan's, there is no such device, or a worker failed.
     """
+    if effort.device == "cuda" and not torch.cuda.is_available():
+        raise SweepError("--device cuda: PyTorch finds no GPU here")
     if not unfinished(plan, place.folder, effort.limit):
         return
     corpus = open_corpus(place, plan)  # tokenizes once, before there are workers
