@@ -57,6 +57,24 @@ class _Pair(NamedTuple):
     """These entries of X_k X_lᵀ (plus its transpose where k < l), by run: (n, entries)."""
 
 
+class _Room(NamedTuple):
+    """Arrays (S, n) that all parts of a batch are worked out in. New ones for each part cost more than the arithmetic,
+    since the system clears their pages, and threads wait for each other there.
+    """
+
+    terms: list[FloatArray]
+    shares: list[FloatArray]
+    total: FloatArray
+    residual: FloatArray
+    pull: FloatArray
+    spare: FloatArray
+
+    def first(self, count: int) -> "_Room":
+        """The same with fewer θ."""
+        terms, shares = ([array[:count] for array in arrays] for arrays in (self.terms, self.shares))
+        return _Room(terms, shares, *(array[:count] for array in self[2:]))
+
+
 @dataclass(frozen=True, eq=False)
 class Objective:
     """The objective for one form on one set of runs. Weights are (n,) or (S, n), or None for ones."""
@@ -77,11 +95,11 @@ class Objective:
 
     def residuals(self, theta: FloatArray) -> FloatArray:
         """Residuals r (S, n) for θ (S, p)."""
-        return self._terms(theta)[2]
+        return self._terms(theta, self._room(len(theta)))[2]
 
     def shares(self, theta: FloatArray) -> FloatArray:
         """P, each term's share of L̂: (K, S, n) for θ (S, p)."""
-        terms, total, _ = self._terms(theta)
+        terms, total, _ = self._terms(theta, self._room(len(theta)))
         return np.stack([term / total for term in terms])
 
     def jacobian(self, theta: FloatArray) -> FloatArray:
@@ -92,77 +110,91 @@ class Objective:
     def value(self, theta: FloatArray, weights: FloatArray | None = None) -> FloatArray:
         """(S,) for θ (S, p)."""
         out = np.empty(len(theta))
-        for part, w in self._parts(len(theta), weights):
-            r = self._terms(theta[part])[2]
-            out[part] = _huber(r, np.clip(r, -self.delta, self.delta), w)
+        for part, w, room in self._parts(len(theta), weights):
+            r = self._terms(theta[part], room)[2]
+            out[part] = _huber(r, np.clip(r, -self.delta, self.delta, out=room.pull), w)
         return out
 
     def slope(self, theta: FloatArray, weights: FloatArray | None = None) -> Slope:
         """Value and gradient for θ (S, p)."""
         out = Slope(np.empty(len(theta)), np.zeros(theta.shape))
-        for part, w in self._parts(len(theta), weights):
-            terms, total, r = self._terms(theta[part])
-            psi = np.clip(r, -self.delta, self.delta)
+        for part, w, room in self._parts(len(theta), weights):
+            terms, total, r = self._terms(theta[part], room)
+            psi = np.clip(r, -self.delta, self.delta, out=room.pull)
             out.value[part] = _huber(r, psi, w)
             psi /= total
             if w is not None:
                 psi *= w
-            self._add_gradient(out.gradient[part], terms, psi)
+            self._add_gradient(out.gradient[part], terms, psi, room)
         return out
 
     def curve(self, theta: FloatArray, weights: FloatArray | None = None) -> Curve:
         """Value, gradient and Hessian for θ (S, p)."""
         p = theta.shape[1]
         out = Curve(np.empty(len(theta)), np.zeros(theta.shape), np.zeros((len(theta), p, p)))
-        for part, w in self._parts(len(theta), weights):
-            terms, total, r = self._terms(theta[part])
-            psi = np.clip(r, -self.delta, self.delta)
+        for part, w, room in self._parts(len(theta), weights):
+            terms, total, r = self._terms(theta[part], room)
+            psi = np.clip(r, -self.delta, self.delta, out=room.pull)
             out.value[part] = _huber(r, psi, w)
-            within = (np.abs(r) <= self.delta).astype(np.float64)
+            both = np.less_equal(np.abs(r, out=r), self.delta, out=r, casting="unsafe")
             if w is not None:
                 psi *= w
-                within *= w
-            share = [term / total for term in terms]
-            self._add_gradient(out.gradient[part], share, psi)
-            self._add_hessian(out.hessian[part].reshape(-1, p * p), share, within - psi, psi)
+                both *= w
+            both -= psi
+            share = [np.divide(term, total, out=space) for term, space in zip(terms, room.shares, strict=True)]
+            self._add_gradient(out.gradient[part], share, psi, room)
+            self._add_hessian(out.hessian[part].reshape(-1, p * p), share, both, psi, room)
         upper = np.triu_indices(p, 1)
         out.hessian[:, upper[1], upper[0]] = out.hessian[:, upper[0], upper[1]]
         return out
 
-    def _terms(self, theta: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray]:
+    def _terms(self, theta: FloatArray, room: "_Room") -> tuple[list[FloatArray], FloatArray, FloatArray]:
         """exp(X_k θ) by k, (S, n), or (S, 1) where all runs have the same; their sum over k (S, n), and r (S, n)."""
-        terms = []
-        for columns, x, offset in self._columns:
-            term = theta[:, columns] @ x.T
+        for term, (columns, x, offset) in zip(room.terms, self._columns, strict=True):
+            np.matmul(theta[:, columns], x.T, out=term)
             if offset is not None:
                 term += offset
-            terms.append(np.exp(term, out=term))
-        total = sum(terms[1:], start=terms[0])
-        r = np.log(total)
+            np.exp(term, out=term)
+        total = np.add(room.terms[0], room.terms[1], out=room.total)
+        for term in room.terms[2:]:
+            total += term
+        r = np.log(total, out=room.residual)
         r -= self.y
-        return terms, total, r
+        return room.terms, total, r
 
-    def _add_gradient(self, gradient: FloatArray, terms: list[FloatArray], factor: FloatArray) -> None:
+    def _add_gradient(self, gradient: FloatArray, terms: list[FloatArray], factor: FloatArray, room: "_Room") -> None:
         """Add Σ_i factor_i Σ_k terms_ki X_ki."""
         for term, (columns, x, _) in zip(terms, self._columns, strict=True):
-            pull = term * factor
+            pull = np.multiply(term, factor, out=room.spare)
             gradient[:, columns] += pull.sum(axis=1, keepdims=True) @ x if len(x) == 1 else pull @ x
 
-    def _add_hessian(self, hessian: FloatArray, share: list[FloatArray], both: FloatArray, psi: FloatArray) -> None:
+    def _add_hessian(
+        self, hessian: FloatArray, share: list[FloatArray], both: FloatArray, psi: FloatArray, room: "_Room"
+    ) -> None:
         """Add Σ_i both_i J_i J_iᵀ + psi_i Σ_k P_ki X_ki X_kiᵀ to the upper triangle."""
         for one, other, entries, products in self._pairs:
-            factor = both * share[other]
+            factor = np.multiply(both, share[other], out=room.spare)
             if one == other:
                 factor += psi
             factor *= share[one]
             hessian[:, entries] += factor @ products
 
-    def _parts(self, count: int, weights: FloatArray | None) -> Iterator[tuple[slice, FloatArray | None]]:
-        """The batch in parts that fit the cache, with their weights."""
+    def _parts(self, count: int, weights: FloatArray | None) -> Iterator[tuple[slice, FloatArray | None, "_Room"]]:
+        """The batch in parts that fit the cache, with their weights and room to work in."""
         step = max(1, CACHE_NUMBERS // len(self.y))
+        room = self._room(min(step, count))
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
-            yield part, weights if weights is None or weights.ndim == 1 else weights[part]
+            of_part = weights if weights is None or weights.ndim == 1 else weights[part]
+            yield part, of_part, room.first(part.stop - start)
+
+    def _room(self, count: int) -> "_Room":
+        widths = [len(x) if offset is None else len(self.y) for _, x, offset in self._columns]
+        return _Room(
+            [np.empty((count, width)) for width in widths],
+            [np.empty((count, len(self.y))) for _ in widths],
+            *(np.empty((count, len(self.y))) for _ in range(4)),
+        )
 
     @cached_property
     def _columns(self) -> list[tuple[IntArray, FloatArray, FloatArray | None]]:
