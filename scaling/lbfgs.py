@@ -17,8 +17,8 @@ Mask = NDArray[np.bool_]
 
 MEMORY = 10
 """Pairs of steps and changes of gradient."""
-MOST_STEPS = 400
-LEAST_GAIN = 1e-11
+MOST_STEPS = 300
+LEAST_GAIN = 1e-10
 """Share of the objective that a step must gain for another one to follow."""
 LEAST_GRADIENT = 1e-9
 """In any parameter. SciPy's L-BFGS-B stops at 1e-5, or at an absolute gain of 2e-9, where this objective is 1e-3."""

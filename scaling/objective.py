@@ -22,7 +22,7 @@ from scaling.runs import FloatArray, IntArray
 
 DELTA = 1e-3
 """δ of the Huber loss, in nats per nat: residuals are of log losses."""
-CACHE_NUMBERS = 1 << 14
+CACHE_NUMBERS = 1 << 15
 """How much of a batch is done at once: θ's times runs, so that a core's second-level cache holds a few such arrays."""
 
 
