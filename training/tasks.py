@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from family.files import sha256_file
-from training.base import quiet
 from training.errors import DataError
 from training.modeling import FamilyForCausalLM
+from training.quiet import quiet
 from training.ranks import Reading
 
 SPLIT = "test"

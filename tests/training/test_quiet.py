@@ -6,12 +6,12 @@ import warnings
 import pytest
 from tqdm import tqdm
 
-from training.base import quiet
+from training.quiet import quiet
 
 CHATTER = """
 import logging, warnings
 from tqdm import tqdm
-from training.base import quiet
+from training.quiet import quiet
 with quiet():
     logging.getLogger("lm_eval").warning("a notice")
     warnings.warn("a warning")

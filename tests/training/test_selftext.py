@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tiny import TEXT
 from training.base import LoadedBase, load_base
 from training.data import Document, encode, read_documents
 from training.errors import DataError
@@ -124,3 +127,48 @@ def test_malformed_options_are_refused_by_the_parser(wrong: str, capsys: pytest.
     with pytest.raises(SystemExit) as caught:
         main(f"--tokens 9 --out o.jsonl {wrong}".split())
     assert caught.value.code == 2 and "sample-text: error: argument" in capsys.readouterr().err
+
+
+def test_the_command_writes_training_text_and_goes_on_with_it(
+    tiny_base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "story.txt").write_text(TEXT)
+    chat = {"question": "why does the relay begin on the phone?", "answer": "it was cold."}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(chat) + "\n")
+    prompts = f"--prompts {tmp_path}/story.txt=2 {tmp_path}/chats.jsonl"
+    command = f"--base {tiny_base_dir} {prompts} --batch 4 --most 8 --out {tmp_path}/new/own.jsonl --seed 4"
+    main(f"{command} --tokens 200".split())
+    assert "own.jsonl: 2" in capsys.readouterr().out
+    whole = (tmp_path / "new" / "own.jsonl").read_bytes()
+    assert {sample.source for sample in read_samples(tmp_path / "new" / "own.jsonl")} == {
+        "chat",
+        "story.txt",
+        "chats.jsonl",
+    }
+    (tmp_path / "new" / "own.jsonl").write_bytes(whole[: len(whole) // 2])
+    main(f"{command} --tokens 200".split())
+    assert (tmp_path / "new" / "own.jsonl").read_bytes() == whole
+    tokenizer = load_base(str(tiny_base_dir)).tokenizer
+    assert all(document.ids for document in read_documents(tmp_path / "new" / "own.jsonl", tokenizer))
+
+
+@pytest.mark.parametrize("content", ['{"ids": [5, 6, 7]}', '{"messages": [{"role": "user", "content": "why?"}]}'])
+def test_a_file_that_begins_no_text_is_refused_by_name(
+    content: str, tiny_base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_text(content)
+    with pytest.raises(SystemExit):
+        main(f"--base {tiny_base_dir} --prompts {tmp_path}/p.jsonl --tokens 9 --out {tmp_path}/o.jsonl".split())
+    assert "p.jsonl: holds nothing to begin a text with" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from training.selftext_cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    assert (
+        "--prompts" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )

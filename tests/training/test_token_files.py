@@ -72,6 +72,19 @@ def test_a_vocabulary_with_holes_keeps_its_largest_ids(tmp_path: Path) -> None:
     assert found.ids.tolist() == [0, 70_000, 1] and found.header.max_id == 70_000
 
 
+def test_a_data_set_is_tokenized_once_for_its_content_and_split(tiny: LoadedBase, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jsonl").write_text('{"text": "one two"}\n{"text": "three"}\n')
+    whole = tokenize(Source(f"hf:{tmp_path}/set"), tiny.tokenizer, tmp_path / "cache")
+    first = tokenize(Source(f"hf:{tmp_path}/set:train[:1]"), tiny.tokenizer, tmp_path / "cache")
+    assert (whole.header.documents, first.header.documents) == (2, 1)
+    assert tokenize(Source(f"hf:{tmp_path}/set"), tiny.tokenizer, tmp_path / "cache").ids.filename == whole.ids.filename
+    (tmp_path / "set" / "a.jsonl").write_text('{"text": "other words"}\n')
+    other = tokenize(Source(f"hf:{tmp_path}/set"), tiny.tokenizer, tmp_path / "cache")
+    assert other.header.documents == 1 and other.header.source_sha256 != whole.header.source_sha256
+
+
 def test_a_damaged_file_is_refused(source: Source, tiny: LoadedBase, tmp_path: Path) -> None:
     tokenize(source, tiny.tokenizer, tmp_path / "cache")
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from family.files import sha256_file
 from training.errors import DataError
+from training.quiet import quiet
 
 DATASET = "hf:"
 """Begins the name of a data set: `hf:ID`, `hf:ID@CONFIG`, `hf:ID:SPLIT`, `hf:ID@CONFIG:SPLIT`; the split is `train`."""
@@ -77,7 +78,8 @@ def load_dataset(ref: str) -> Any:
         missing(ref, error)
     name, config, split = _parts(ref)
     try:
-        return datasets.load_dataset(name, config, split=split)
+        with quiet():
+            return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # what the library and its readers raise has no common base
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
