@@ -7,6 +7,7 @@ in float32, and what is computed from them is the same to the bit.
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,11 @@ class KeptRows:
     Args:
         folder: where the files are; one process's alone.
         run: hash of what decides the rows, among other things; rows of another run are deleted.
+        windows: so many are to be kept in all; what has no room is refused before the first.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self._folder, self._run = folder, run
+    def __init__(self, folder: Path, run: str, windows: int = 0) -> None:
+        self._folder, self._run, self._windows = folder, run, windows
         self._slots: dict[bytes, int] = {}
         self._n = 0
         self._files: tuple[int, int] | None = None
@@ -44,7 +46,7 @@ class KeptRows:
         """As `family.states` without padding, for token ids (B, T), all calls with the same T.
 
         Raises:
-            CheckpointError: the rows cannot be written.
+            CheckpointError: the rows cannot be written, or there is no room for all.
         """
         granularity, (_, length) = family.config.granularity, input_ids.shape
         shape = (granularity, length, family.config.decoder.hidden_size)
@@ -79,10 +81,13 @@ class KeptRows:
             rows_file, keys_file = (os.open(self._folder / name, flags, 0o644) for name in ("rows", "keys"))
             note.write_text(wanted, encoding="utf-8")
         except OSError as error:
-            raise self._not_kept(error) from error
+            raise self._not_kept(error.strerror) from error
         n = min(os.fstat(rows_file).st_size // size, os.fstat(keys_file).st_size // KEY_BYTES)
         os.truncate(rows_file, n * size)
         os.truncate(keys_file, n * KEY_BYTES)
+        needed, free = (self._windows - n) * size, shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise self._not_kept(f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} free")
         keys = os.pread(keys_file, n * KEY_BYTES, 0)
         self._slots = {keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(n)}
         self._n = n
@@ -97,12 +102,12 @@ class KeptRows:
                 while left:
                     left = left[os.write(file, left) :]
         except OSError as error:
-            raise self._not_kept(error) from error
+            raise self._not_kept(error.strerror) from error
         self._slots |= {key: self._n + i for i, key in enumerate(keys)}
         self._n += len(keys)
 
-    def _not_kept(self, error: OSError) -> CheckpointError:
+    def _not_kept(self, reason: str | None) -> CheckpointError:
         return CheckpointError(
-            f"{self._folder}: the trunk's rows cannot be kept ({error.strerror}); make room and give the same command "
+            f"{self._folder}: the trunk's rows cannot be kept ({reason}); make room and give the same command "
             "again, or train with --passes 1, which keeps none"
         )

@@ -67,6 +67,12 @@ def test_a_full_disk_is_told_and_leaves_whole_rows(
     assert same(family, KeptRows(tmp_path, "run"), IDS)
 
 
+def test_rows_that_have_no_room_are_refused_before_the_first(family: LoadedFamily, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be kept \(3072000000\.0 GB are needed and .* free\); make room"):
+        KeptRows(tmp_path, "run", windows=10**15).states(family.model, IDS)
+    assert same(family, KeptRows(tmp_path, "run", windows=4), IDS)
+
+
 def test_the_loss_and_its_gradient_are_those_without(family: LoadedFamily, tmp_path: Path) -> None:
     model = family.model
     model.requires_grad_(False)
