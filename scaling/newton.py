@@ -1,11 +1,12 @@
 """Damped Newton on many starts or many bootstrap draws at once.
 
 A Huber loss with δ far below the residuals is nearly a sum of absolute values: most runs pull with constant force, and
-only those within δ bend the objective. Gauss-Newton and reweighting converge slowly there; Newton with the exact
-Hessian is quadratic as soon as the set of runs within δ has settled. Until then it is damped (Levenberg), eigenvalues
-are taken by their size so that every step goes down, and a step counts only if the objective really fell. When what is
-left to gain drowns in rounding, a step counts as long as it makes the gradient smaller: so the end is a gradient at
-rounding level, not a small change.
+only those within δ bend the objective. Reweighted least squares goes down surely but slowly at the end; Newton with the
+exact Hessian is quadratic as soon as the set of runs within δ has settled. So it is Newton, damped (Levenberg) by the
+metric of reweighted least squares: damping 1 is about that method's step, damping 0 is Newton's. Eigenvalues are taken
+by their size, so that every step goes down, and a step counts only if the objective really fell. When what is left to
+gain drowns in rounding, a step counts as long as it makes the gradient smaller: so the end is a gradient at rounding
+level, not a small change.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,7 @@ from scaling.runs import FloatArray, IntArray
 MOST_STEPS = 500
 LONGEST_STEP = 2.0
 """In any coordinate: a factor of e² in a term at the runs' centre."""
-FIRST_DAMPING = 1e-3
-"""Per unit of weight: it stands beside the Hessian of runs that are all within δ, whose diagonal is 1 or less."""
+FIRST_DAMPING = 1.0
 LESS, MORE = 1 / 4, 8.0
 """What damping is multiplied with after a good step and after a bad one."""
 GOOD, BAD = 0.75, 0.25
@@ -27,7 +27,9 @@ GOOD, BAD = 0.75, 0.25
 ROUNDING = 2.0**-44
 """Share of the objective below which a promise cannot be checked by its value."""
 SHORTEST_STEP = 1e-13
-MOST_DAMPING = 1e9
+MOST_DAMPING = 1e12
+RIDGE = 1e-8
+"""Of the metric, over its trace, and of its eigenvalues: it stands where the runs determine nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,45 +43,66 @@ class Minima:
     steps: IntArray
     """(S,), evaluations."""
 
-    def take(self, index: IntArray) -> "Minima":
-        """Some of them."""
-        return Minima(self.at[index], Curve(*(array[index] for array in self.curve)), self.steps[index])
+
+def descend(
+    objective: Objective, start: FloatArray, weights: FloatArray | None = None, most: int = MOST_STEPS
+) -> Minima:
+    """Search from starting points.
+
+    Args:
+        objective: in centred coordinates.
+        start: (S, p).
+        weights: of the runs, (n,) or (S, n), as in `Objective`.
+        most: steps after which a search is over wherever it is.
+    """
+    with np.errstate(all="ignore"):  # a step into overflow is not taken
+        return _descend(objective, start, weights, most)
 
 
-def descend(objective: Objective, start: FloatArray, weights: FloatArray | None = None) -> Minima:
-    """Search from S starting points (S, p), in centred coordinates; weights as in `Objective`."""
-    at, curve = start.copy(), objective.curve(start, weights)
-    mass = np.broadcast_to(float(len(objective.y)) if weights is None else weights.sum(axis=-1), len(start))
-    damping, steps = np.full(len(start), FIRST_DAMPING), np.zeros(len(start), np.int64)
-    going = np.arange(len(start))
-    for _ in range(MOST_STEPS):
-        here = Curve(*(array[going] for array in curve))
-        step, promised = _step(here, damping[going] * mass[going])
-        new_at = at[going] + step
-        new = objective.curve(new_at, weights if weights is None or weights.ndim == 1 else weights[going])
-        blind = promised <= ROUNDING * here.value
-        took = np.where(blind, _size(new.gradient) < _size(here.gradient), new.value < here.value)
-        kept = (here.value - new.value) / promised
-        at[going[took]] = new_at[took]
-        for array, new_array in zip(curve, new, strict=True):
-            array[going[took]] = new_array[took]
-        damping[going[took & (blind | (kept > GOOD))]] *= LESS
-        damping[going[~took | (~blind & (kept < BAD))]] *= MORE
-        steps[going] += 1
-        over = (blind & ~took) | (_size(step) < SHORTEST_STEP) | (damping[going] > MOST_DAMPING)
-        going = going[~over]
-        if not len(going):
-            break
-    return Minima(at, curve, steps)
+def _descend(objective: Objective, start: FloatArray, weights: FloatArray | None, most: int) -> Minima:
+    curve = objective.curve(start, weights)
+    ends = Minima(start.copy(), Curve(*(array.copy() for array in curve)), np.zeros(len(start), np.int64))
+    going, at, damping = np.arange(len(start)), start.copy(), np.full(len(start), FIRST_DAMPING)
+    for number in range(1, most + 1):
+        step, promised = _step(curve, damping)
+        new_at = at + step
+        new = objective.curve(new_at, weights)
+        blind = promised <= ROUNDING * curve.value
+        took = np.where(blind, _size(new.gradient) < _size(curve.gradient), new.value < curve.value)
+        kept = (curve.value - new.value) / promised
+        damping[took & (blind | (kept > GOOD))] *= LESS
+        damping[~took | (~blind & (kept < BAD))] *= MORE
+        for array, new_array in zip((at, *curve), (new_at, *new), strict=True):
+            array[took] = new_array[took]
+        over = (blind & ~took) | (_size(step) < SHORTEST_STEP) | (damping > MOST_DAMPING)
+        if number == most:
+            over[:] = True
+        if over.any():
+            done = going[over]
+            ends.steps[done] = number
+            for array, found in zip((ends.at, *ends.curve), (at, *curve), strict=True):
+                array[done] = found[over]
+            if over.all():
+                break
+            going, at, damping = going[~over], at[~over], damping[~over]
+            curve = Curve(*(array[~over] for array in curve))
+            if weights is not None and weights.ndim == 2:
+                weights = weights[~over]
+    return ends
 
 
 def _step(here: Curve, damping: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The damped Newton step (S, p), and by how much the quadratic model says the objective falls, (S,)."""
-    size, direction = np.linalg.eigh(here.hessian)
-    along = np.matmul(here.gradient[:, None], direction)[:, 0]
-    step = np.matmul(direction, (-along / (np.abs(size) + damping[:, None] + TINY))[:, :, None])[:, :, 0]
+    p = here.gradient.shape[1]
+    ridge = RIDGE * np.trace(here.metric, axis1=1, axis2=2) + TINY
+    root = np.linalg.inv(np.linalg.cholesky(here.metric + ridge[:, None, None] * np.eye(p)))
+    size, direction = np.linalg.eigh(root @ here.hessian @ root.transpose(0, 2, 1))
+    basis = direction.transpose(0, 2, 1) @ root  # rows: directions that are orthonormal in the metric
+    along = (basis @ here.gradient[:, :, None])[:, :, 0]
+    along /= np.abs(size) + (damping + RIDGE)[:, None]
+    step = -(along[:, None] @ basis)[:, 0]
     step *= np.minimum(1.0, LONGEST_STEP / np.maximum(_size(step), LONGEST_STEP))[:, None]
-    bent = np.matmul(here.hessian, step[:, :, None])[:, :, 0]
+    bent = (here.hessian @ step[:, :, None])[:, :, 0]
     return step, np.maximum(-((here.gradient + 0.5 * bent) * step).sum(axis=1), TINY)
 
 

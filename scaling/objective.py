@@ -44,6 +44,9 @@ class Curve(NamedTuple):
     """(S, p)"""
     hessian: FloatArray
     """(S, p, p)"""
+    metric: FloatArray
+    """(S, p, p), Σ_i w_i min(1, δ / |r_i|) J_i J_iᵀ: what reweighted least squares takes for the Hessian. No Huber loss
+    bends more than its parabola through r and -r does."""
 
 
 class _Pair(NamedTuple):
@@ -67,6 +70,7 @@ class _Room(NamedTuple):
     total: FloatArray
     residual: FloatArray
     pull: FloatArray
+    within: FloatArray
     spare: FloatArray
 
     def first(self, count: int) -> "_Room":
@@ -129,23 +133,27 @@ class Objective:
         return out
 
     def curve(self, theta: FloatArray, weights: FloatArray | None = None) -> Curve:
-        """Value, gradient and Hessian for θ (S, p)."""
-        p = theta.shape[1]
-        out = Curve(np.empty(len(theta)), np.zeros(theta.shape), np.zeros((len(theta), p, p)))
-        for part, w, room in self._parts(len(theta), weights):
+        """Value, gradient, Hessian and metric for θ (S, p)."""
+        p, count = theta.shape[1], len(theta)
+        out = Curve(np.empty(count), np.zeros(theta.shape), np.zeros((count, p, p)), np.zeros((count, p, p)))
+        flat = [matrices.reshape(count, -1) for matrices in out[2:]]
+        for part, w, room in self._parts(count, weights):
             terms, total, r = self._terms(theta[part], room)
             psi = np.clip(r, -self.delta, self.delta, out=room.pull)
             out.value[part] = _huber(r, psi, w)
-            both = np.less_equal(np.abs(r, out=r), self.delta, out=r, casting="unsafe")
+            size = np.abs(r, out=r)
+            within = np.less_equal(size, self.delta, out=room.within, casting="unsafe")
+            reweighted = np.divide(self.delta, np.maximum(size, self.delta, out=size), out=size)
             if w is not None:
-                psi *= w
-                both *= w
-            both -= psi
+                for array in (psi, within, reweighted):
+                    array *= w
+            within -= psi
             share = [np.divide(term, total, out=space) for term, space in zip(terms, room.shares, strict=True)]
             self._add_gradient(out.gradient[part], share, psi, room)
-            self._add_hessian(out.hessian[part].reshape(-1, p * p), share, both, psi, room)
-        upper = np.triu_indices(p, 1)
-        out.hessian[:, upper[1], upper[0]] = out.hessian[:, upper[0], upper[1]]
+            self._add_products(flat[0][part], flat[1][part], share, within, psi, reweighted, room)
+        upper, lower = self._mirror
+        for matrices in flat:
+            matrices[:, lower] = matrices[:, upper]
         return out
 
     def _terms(self, theta: FloatArray, room: "_Room") -> tuple[list[FloatArray], FloatArray, FloatArray]:
@@ -168,16 +176,27 @@ class Objective:
             pull = np.multiply(term, factor, out=room.spare)
             gradient[:, columns] += pull.sum(axis=1, keepdims=True) @ x if len(x) == 1 else pull @ x
 
-    def _add_hessian(
-        self, hessian: FloatArray, share: list[FloatArray], both: FloatArray, psi: FloatArray, room: "_Room"
+    def _add_products(
+        self,
+        hessian: FloatArray,
+        metric: FloatArray,
+        share: list[FloatArray],
+        both: FloatArray,
+        psi: FloatArray,
+        reweighted: FloatArray,
+        room: "_Room",
     ) -> None:
-        """Add Σ_i both_i J_i J_iᵀ + psi_i Σ_k P_ki X_ki X_kiᵀ to the upper triangle."""
+        """Add to the upper triangles (S, p²).
+
+        Hessian: Σ_i both_i J_i J_iᵀ + psi_i Σ_k P_ki X_ki X_kiᵀ. Metric: Σ_i reweighted_i J_i J_iᵀ.
+        """
         for one, other, entries, products in self._pairs:
-            factor = np.multiply(both, share[other], out=room.spare)
+            shares = np.multiply(share[one], share[other], out=room.total)
+            metric[:, entries] += np.multiply(shares, reweighted, out=room.spare) @ products
+            shares *= both
             if one == other:
-                factor += psi
-            factor *= share[one]
-            hessian[:, entries] += factor @ products
+                shares += np.multiply(psi, share[one], out=room.spare)
+            hessian[:, entries] += shares @ products
 
     def _parts(self, count: int, weights: FloatArray | None) -> Iterator[tuple[slice, FloatArray | None, "_Room"]]:
         """The batch in parts that fit the cache, with their weights and room to work in."""
@@ -193,7 +212,7 @@ class Objective:
         return _Room(
             [np.empty((count, width)) for width in widths],
             [np.empty((count, len(self.y))) for _ in widths],
-            *(np.empty((count, len(self.y))) for _ in range(4)),
+            *(np.empty((count, len(self.y))) for _ in range(5)),
         )
 
     @cached_property
@@ -206,6 +225,13 @@ class Objective:
             alike = offset is None and not (whole - whole[0]).any()
             parts.append((columns, np.ascontiguousarray(whole[: 1 if alike else None, columns]), offset))
         return parts
+
+    @cached_property
+    def _mirror(self) -> tuple[IntArray, IntArray]:
+        """Positions above the diagonal of a flat (p²,) matrix, and their mirror images below it."""
+        places = np.arange(self.x.shape[2] ** 2).reshape((self.x.shape[2],) * 2)
+        upper = np.triu_indices(self.x.shape[2], 1)
+        return places[upper], places.T[upper]
 
     @cached_property
     def _pairs(self) -> list[_Pair]:

@@ -19,8 +19,10 @@ from scaling.runs import FloatArray, Runs
 
 FIRST_EXPONENTS = (0.1, 0.25, 0.5, 1.0)
 """Of N and of D, all pairs; further exponents start at 0, where they change nothing."""
+FIRST_STEPS = 5
+"""From every pair."""
 SEARCHES = 8
-"""How many of the pairs, those with the lowest objective, are searched from."""
+"""How many then go on to their end: those with the lowest objective."""
 ROUNDS = 40
 """Of the least squares that gives a start its intercepts."""
 
@@ -43,9 +45,9 @@ def solve(form: Form, runs: Runs) -> Solution:
     """Fit a form to runs: the lowest of all ends, with its certificate."""
     objective = objective_of(form, runs)
     found = centred(objective)
-    start = starts(objective)
-    best = np.argsort(objective.value(start), kind="stable")[:SEARCHES]
-    ends = descend(found.objective, found.phi(start[best]))
+    begun = descend(found.objective, found.phi(starts(objective)), most=FIRST_STEPS)
+    best = np.argsort(begun.curve.value, kind="stable")[:SEARCHES]
+    ends = descend(found.objective, begun.at[best])
     lowest = int(np.argmin(ends.curve.value))
     return Solution(found.theta(ends.at[[lowest]])[0], certify(form.parameters, found.objective, ends))
 
