@@ -38,7 +38,7 @@ class Certificate:
     gradient: float
     """The largest |gradient_j| over δ Σ_i |J_ij|, which it is if all runs pull one way; in centred coordinates."""
     curvature: float
-    """The Hessian's smallest eigenvalue over its largest, in centred coordinates."""
+    """The Hessian's smallest eigenvalue over the largest that it had if all runs were within δ; in centred coordinates."""
     within: int
     """Runs within δ, in the quadratic zone: they hold the optimum in place, the others pull with constant force."""
     identified: float
@@ -84,7 +84,6 @@ def certify(
     near = np.abs(ends.at - ends.at[best]).max(axis=1) <= SAME_PLACE
     at = ends.at[[best]]
     residuals, jacobian = objective.residuals(at)[0], objective.jacobian(at)[0]
-    sizes = np.linalg.eigvalsh(ends.curve.hessian[best])
     _, singular, directions = np.linalg.svd(jacobian, full_matrices=False)
     share = objective.shares(at)[:, 0].max(axis=1)
     vanished = [name for name, most in zip(parameters, share, strict=False) if most < LEAST_SHARE]
@@ -92,7 +91,7 @@ def certify(
     return Certificate(
         objective=float(values[best]),
         gradient=_pull(objective, ends.curve.gradient[best], jacobian),
-        curvature=float(sizes[0] / sizes[-1]),
+        curvature=float(np.linalg.eigvalsh(ends.curve.hessian[best])[0] / singular[0] ** 2),
         within=int((np.abs(residuals) <= objective.delta).sum()),
         identified=float(singular[-1] / singular[0]),
         flat=tuple(_names(parameters, direction) for direction in unseen),
@@ -141,7 +140,10 @@ def _problems(found: Certificate) -> Iterator[Finding]:
     if found.flat:
         return
     if found.curvature < LEAST_CURVATURE:
-        text = f"the Hessian's smallest eigenvalue is {found.curvature:.1e} of its largest: the minimum is no point"
+        text = (
+            f"the objective has {found.curvature:.1e} of the curvature that runs within δ give it, and {found.within} are "
+            "within: the minimum is no point, and other laws fit as well"
+        )
         yield warning("no-minimum", text)
     if found.ties:
         text = f"{found.ties} of {found.starts} starts end in another law with the same objective: the runs fit both"

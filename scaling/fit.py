@@ -3,6 +3,7 @@
 import numpy as np
 
 from scaling.bootstrap import bootstrap
+from scaling.certificate import LEAST_CURVATURE
 from scaling.check import check_runs
 from scaling.coordinates import centred
 from scaling.diagnose import diagnose, robust_sigma
@@ -78,7 +79,7 @@ def first_order(objective: Objective, solution: Solution, cluster: IntArray) -> 
 
     Only the runs within δ make H, so it is rougher than the bootstrap where these are few.
     """
-    if solution.certificate.flat or solution.certificate.curvature <= 0:
+    if solution.certificate.flat or solution.certificate.curvature < LEAST_CURVATURE:
         return None
     found = centred(objective)
     at = found.phi(solution.theta[None])

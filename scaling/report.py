@@ -106,9 +106,8 @@ def _conventions(law: FittedLaw) -> str:
 def _certificate(found: Certificate) -> str:
     """Facts on the optimum; what speaks against it is among the findings."""
     word = "certified" if found.certified else "NOT certified"
-    bend = f"within a factor of {1 / found.curvature:.2g}" if found.curvature > 0 else "not all positive"
     return (
-        f"{word}: gradient {found.gradient:.0e} of its largest, Hessian's eigenvalues {bend}, {found.agree} of "
+        f"{word}: gradient {found.gradient:.0e} of its largest, curvature {found.curvature:.0e}, {found.agree} of "
         f"{found.starts} starts end here"
     )
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.certificate import Certificate
+from scaling.certificate import LEAST_CURVATURE, Certificate, certify
+from scaling.coordinates import centred
 from scaling.forms import DENSE, FULL, REDUCIBLE
+from scaling.newton import descend
 from scaling.read import read_runs
 from scaling.runs import FloatArray, Runs, make_runs
-from scaling.solve import solve
+from scaling.solve import objective_of, solve
 from tests.scaling.runs import TRUTH, grid_runs, losses, real
 
 
@@ -83,3 +85,24 @@ def test_a_fit_does_not_depend_on_the_order_of_runs() -> None:
     runs = grid_runs()
     mixed = runs.take(np.random.default_rng(0).permutation(len(runs)))
     np.testing.assert_allclose(solve(FULL, mixed).theta, solve(FULL, runs).theta, rtol=1e-9)
+
+
+def test_runs_that_fit_a_whole_set_of_laws_are_reported() -> None:
+    runs = grid_runs()  # without gamma, each N and D has two losses above and two below a law in the gap between
+    found = solve(DENSE, runs).certificate
+    assert found.within == 0 and abs(found.curvature) < LEAST_CURVATURE and found.ties > 0
+    assert set(codes(found)) == {"no-minimum", "ties"}
+
+
+def test_a_start_that_ends_elsewhere_is_counted_with_its_objective() -> None:
+    runs = grid_runs()
+    found = centred(objective_of(FULL, runs))
+    best = found.phi(solve(FULL, runs).theta[None])
+    vanished = best.copy()
+    vanished[:, 1] = -60.0  # a term of N that no gradient brings back
+    certificate = certify(FULL.parameters, found.objective, descend(found.objective, np.concatenate([best, vanished])))
+    assert (certificate.starts, certificate.agree, certificate.ties) == (2, 1, 0)
+    assert certificate.elsewhere[0] > 2 * certificate.objective
+    assert codes(certificate) == ["alone"]
+    alone = certify(FULL.parameters, found.objective, descend(found.objective, vanished))
+    assert alone.vanished == ("a",) and "vanished" in codes(alone)
