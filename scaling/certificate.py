@@ -38,7 +38,7 @@ class Certificate:
     gradient: float
     """The largest |gradient_j| over δ Σ_i |J_ij|, which it is if all runs pull one way; in centred coordinates."""
     curvature: float
-    """The Hessian's smallest eigenvalue over the largest that it had if all runs were within δ; in centred coordinates."""
+    """The Hessian's smallest eigenvalue over its largest if all runs were within δ; in centred coordinates."""
     within: int
     """Runs within δ, in the quadratic zone: they hold the optimum in place, the others pull with constant force."""
     identified: float
@@ -141,7 +141,7 @@ def _problems(found: Certificate) -> Iterator[Finding]:
         return
     if found.curvature < LEAST_CURVATURE:
         text = (
-            f"the objective has {found.curvature:.1e} of the curvature that runs within δ give it, and {found.within} are "
+            f"the objective's curvature is {found.curvature:.1e} of what runs within δ give it, and {found.within} are "
             "within: the minimum is no point, and other laws fit as well"
         )
         yield warning("no-minimum", text)
