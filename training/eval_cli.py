@@ -5,17 +5,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from family.cli import existing_file, positive, run
 from family.completion import add_completion
 from training.cli import NO_SPINNING
 
 if TYPE_CHECKING:
-    from family.spec import FamilySpec
     from training.continuations import ContinuationScores
     from training.eval_report import EvalReport, TextScores
-    from training.modeling import FamilyForCausalLM
+    from training.loaded import LoadedFamily
     from training.ranks import Reading
 
 TASK_NAMES = ("hellaswag", "lambada")
@@ -102,8 +101,9 @@ def _evaluate(options: argparse.Namespace, arguments: list[str]) -> tuple["EvalR
     from training.report import library_versions
     from training.tasks import score_task
 
-    family, tokenizer, spec = _open(options.family, options.base)
-    readings = readings_of(family, options.ranks)
+    family = _open(options.family, options.base)
+    model, tokenizer, spec = family.model, family.base.tokenizer, family.spec
+    readings = readings_of(model, options.ranks)
     limit: int | None = options.limit
     report = EvalReport(
         schema_version=EVAL_VERSION,
@@ -111,36 +111,27 @@ def _evaluate(options: argparse.Namespace, arguments: list[str]) -> tuple["EvalR
         family=spec.name,
         base=spec.base,
         layers=tuple(e.layer for e in spec.exits),
-        text=_texts(options, family, tokenizer, readings, spec),
-        continuations=_continuations(options, family, tokenizer, readings, spec.context),
-        tasks=tuple(score_task(family, tokenizer, readings, name, path, limit) for name, path in options.tasks),
+        text=_texts(options, family, readings),
+        continuations=_continuations(options, family, readings),
+        tasks=tuple(score_task(model, tokenizer, readings, name, path, limit) for name, path in options.tasks),
         libraries=library_versions(),
     )
     return report, table(report)
 
 
-def _open(folder: Path, ref: str | None) -> tuple["FamilyForCausalLM", Any, "FamilySpec"]:
-    """A family on the GPU if there is one, its tokenizer and its spec."""
+def _open(folder: Path, ref: str | None) -> "LoadedFamily":
+    """A family, on the GPU if there is one."""
     import torch
-    from transformers import AutoTokenizer
 
-    from family.spec import SPEC_NAME, load_spec
-    from training.base import load_base_of
-    from training.checkpoint import is_whole, load_trained
+    from training.checkpoint import open_family
 
-    spec = load_spec(folder / SPEC_NAME)
-    base = None if is_whole(folder) else load_base_of(spec, ref)
-    tokenizer: Any = base.tokenizer if base else AutoTokenizer.from_pretrained(folder)
-    family: Any = load_trained(folder, base)
-    return family.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, spec
+    family = open_family(folder, ref)
+    torch.nn.Module.to(family.model, "cuda" if torch.cuda.is_available() else "cpu")
+    return family
 
 
 def _texts(
-    options: argparse.Namespace,
-    family: "FamilyForCausalLM",
-    tokenizer: Any,
-    readings: tuple["Reading", ...],
-    spec: "FamilySpec",
+    options: argparse.Namespace, family: "LoadedFamily", readings: tuple["Reading", ...]
 ) -> tuple["TextScores", ...]:
     from tqdm import tqdm
 
@@ -152,6 +143,7 @@ def _texts(
     from training.ranks import reading_logits
     from training.scores import reading_scores
 
+    spec, tokenizer = family.spec, family.base.tokenizer
     window: int = options.window or min(WINDOW, spec.context, options.tokens)
     if window > spec.context:
         raise DataError(f"--window {window}: more than the family's context of {spec.context} tokens")
@@ -159,18 +151,14 @@ def _texts(
     scores = []
     for path, ids in [(path, held_out_ids(path, tokenizer, *limits)) for path in options.text]:
         with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
-            found = position_marks(reading_logits(family, readings), ids, window, window, bar.update)
+            found = position_marks(reading_logits(family.model, readings), ids, window, window, bar.update)
         tokens = len(found[readings[-1]])
         scores.append(TextScores(path.name, sha256_file(path), tokens, window, reading_scores(found)))
     return tuple(scores)
 
 
 def _continuations(
-    options: argparse.Namespace,
-    family: "FamilyForCausalLM",
-    tokenizer: Any,
-    readings: tuple["Reading", ...],
-    context: int,
+    options: argparse.Namespace, family: "LoadedFamily", readings: tuple["Reading", ...]
 ) -> "ContinuationScores | None":
     from tqdm import tqdm
 
@@ -180,11 +168,12 @@ def _continuations(
     path: Path | None = options.continuations
     if path is None:
         return None
-    prompts = read_prompts(path, tokenizer, context - MOST, options.limit)
+    model, tokenizer = family.model, family.base.tokenizer
+    prompts = read_prompts(path, tokenizer, family.spec.context - MOST, options.limit)
     with tqdm(total=len(prompts), desc="answers written", disable=None) as bar:
-        answers = write_continuations(family, tokenizer, prompts, cache_folder() / "continuations", bar.update)
+        answers = write_continuations(model, tokenizer, prompts, cache_folder() / "continuations", bar.update)
     with tqdm(total=len(prompts), desc="answers scored", disable=None) as bar:
-        return score_continuations(family, readings, prompts, answers, path, bar.update)
+        return score_continuations(model, readings, prompts, answers, path, bar.update)
 
 
 if __name__ == "__main__":

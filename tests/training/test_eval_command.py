@@ -40,7 +40,7 @@ def trained(tiny: LoadedBase) -> FamilyForCausalLM:
 def folder(trained: FamilyForCausalLM, tiny: LoadedBase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("families") / "tiny"
     spec = new_spec("tiny", Base(tiny.id, tiny.weights_sha256), tiny.model, EXITS)
-    save_trained(trained, trained.state_dict(), spec, "frozen", tiny.tokenizer, folder)
+    save_trained(trained.config, trained.state_dict(), spec, "frozen", tiny.tokenizer, folder)
     (folder / "text.txt").write_text(TEXT)
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"turns": [p, "and?"]}) + "\n" for p in PROMPTS))
     return folder
@@ -84,6 +84,18 @@ def test_each_exit_and_rank_is_scored_as_its_own_submodel(
             assert found["cross_entropy"] == pytest.approx(nats, 1e-5)
             assert found["perplexity"] == pytest.approx(2.718281828**nats, 1e-4)
             assert found["agreement"] == pytest.approx((logits.argmax(-1) == last.argmax(-1)).float().mean().item())
+
+
+def test_a_family_that_holds_its_trunk_is_scored_without_a_base(
+    trained: FamilyForCausalLM, tiny: LoadedBase, folder: Path, tiny_base_dir: Path, tmp_path: Path
+) -> None:
+    spec = new_spec("whole", Base("gone", "0" * 64), tiny.model, EXITS)
+    save_trained(trained.config, trained.state_dict(), spec, "full", tiny.tokenizer, tmp_path / "whole")
+    eval_cli.main(f"{tmp_path}/whole --text {folder}/text.txt --tokens 128 --out {tmp_path}/r".split())
+    (found,) = json.loads((tmp_path / "r").read_text())["text"]
+    (expected,) = evaluate(folder, tiny_base_dir, "--text {}/text.txt --tokens 128", tmp_path / "s")["text"]
+    for one, other in zip(found["exits"], expected["exits"], strict=True):
+        assert one["cross_entropy"] == pytest.approx(other["cross_entropy"], 1e-5)
 
 
 def test_fewer_tokens_than_a_window_are_one_window(folder: Path, tiny_base_dir: Path, tmp_path: Path) -> None:
