@@ -69,14 +69,17 @@ class Hop:
         """The log was cut to `length` rows."""
         self._cached = min(self._cached, length)
 
-    async def ask(self, history: History, log: RowLog, question: Question) -> Answer:
-        """Send the rows that the upstream lacks, the last `question.want` among them, and return its answer."""
+    async def ask(self, history: History, log: RowLog, end: int, question: Question) -> Answer:
+        """Send what the upstream lacks of the first `end` rows, the last `question.want` among them; its answer.
+
+        The log may grow meanwhile.
+        """
         consume = Question(question.exit, want=0)
         started, engine_ms = time.perf_counter(), 0.0
         for _ in range(_MOST_CORRECTIONS):
-            assert self._cached <= len(log) - question.want, "the rows of a question are always new to the log"
-            for first, stop in pieces(self._cached, len(log), self._rows_per_message, last=question.want):
-                asked = question if stop == len(log) else consume
+            assert self._cached <= end - question.want, "the rows of a question are always new to the log"
+            for first, stop in pieces(self._cached, end, self._rows_per_message, last=question.want):
+                asked = question if stop == end else consume
                 reply = await self._exchange(history, log, first, stop, asked)
                 if isinstance(reply, Stale):
                     self._epoch = next_epoch(reply.current_epoch)
@@ -84,7 +87,7 @@ class Hop:
                 if isinstance(reply, Behind):
                     self._cached = history.common(reply.marks)
                     break
-                self._cached = stop
+                self._cached = reply.cached
                 engine_ms += reply.engine_ms
                 if asked is question:
                     link_ms = (time.perf_counter() - started) * 1e3 - engine_ms

@@ -30,12 +30,19 @@ class Question:
     sampling: Sampling = GREEDY
     rule: Rule | None = None
     """When an exit before the target's may decide; None: never."""
+    draft_exit: int = 0
+    """The exit that made the drafts: those between it and the target's take off the drafts from the first on that they
+    would not have made. 0: none does."""
     logprobs: int | None = None
     """Log-probabilities of the tokens, and of this many most probable ones beside each; None: not wanted."""
     logits: bool = False
     """Whether the answer carries the logits."""
     adjust: Callable[[F32], F32] | None = field(default=None, compare=False)
     """What the text so far does to the logits (penalties). It needs the token ids, so it never crosses the wire."""
+
+    def shortens(self, exit_: int) -> bool:
+        """Whether an exit on the way takes off drafts; where a rule holds, it decides instead."""
+        return bool(self.drafts) and self.rule is None and 0 < self.draft_exit < exit_ < self.exit
 
 
 @dataclass(frozen=True)

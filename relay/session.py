@@ -7,7 +7,7 @@ early costs the deeper levels nothing. What lies beyond the last level reads the
 
 import time
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -40,8 +40,8 @@ class Upstream(Protocol):
         """The log was cut to `length` rows: what was read beyond is void."""
         ...
 
-    async def ask(self, history: History, log: RowLog, question: Question) -> Answer:
-        """Send what the upstream lacks of the log, with a question about its last rows."""
+    async def ask(self, history: History, log: RowLog, end: int, question: Question) -> Answer:
+        """Send what the upstream lacks of the log's first `end` rows, with a question about the last of them."""
         ...
 
     def pause(self) -> None:
@@ -99,6 +99,10 @@ class Level:
         return logits
 
 
+def _asks(question: Question, exit_: int) -> bool:
+    return exit_ == question.exit or question.rule is not None or question.shortens(exit_)
+
+
 def beyond(exit_: int, last: int, tier: str) -> NoUpstreamError:
     """The error for an exit beyond the last segment of a tier that has no upstream."""
     return NoUpstreamError(
@@ -132,8 +136,19 @@ class Runner:
         return None
 
 
+@dataclass(frozen=True)
+class Onward:
+    """What is left of a message for the upstream: its rows are in the last level's log, up to `end`."""
+
+    end: int
+    question: Question
+    engine_ms: float
+    """Spent here."""
+
+
 class Session:
-    """One sequence at one node. Not re-entrant: the caller sends one message at a time.
+    """One sequence at one node. Not re-entrant: the caller sends one message at a time, but while the upstream works on
+    one (`onward`), later ones that go on from it and are answered here may be sent.
 
     Logs, views and history change within the engine's work alone: a message whose sender was cancelled may still be at
     work on its thread when the next one comes, and the engine takes them in turn.
@@ -144,7 +159,7 @@ class Session:
         """Positions that the first segment has consumed."""
         self._tier = tier
         self._upstream = upstream
-        self._run = Runner(engine)
+        self._engine = engine
         self._levels = [Level(engine, index) for index in engine.segments]
 
     async def advance(self, message: Advance) -> Answer | Behind:
@@ -152,15 +167,21 @@ class Session:
 
         Raises `NoUpstreamError` for an exit out of reach, `IdsUnknownError` where one beyond this node needs token ids.
         """
-        question = message.question
-        self._check_reach(question)
-        self._run.spent_ms = 0.0
-        reply = await self._run(self._advance(message), short=self._is_short(message))
-        if reply is not None:
-            return replace(reply, engine_ms=self._run.spent_ms) if isinstance(reply, Answer) else reply
+        reply = await self.consume(message)
+        return await self.onward(reply) if isinstance(reply, Onward) else reply
+
+    async def consume(self, message: Advance) -> Answer | Behind | Onward:
+        """The part of `advance` that is done here."""
+        self._check_reach(message.question)
+        run = Runner(self._engine)
+        reply = await run(self._advance(message), short=self._is_short(message))
+        return reply if isinstance(reply, Behind) else replace(reply, engine_ms=run.spent_ms)
+
+    async def onward(self, rest: Onward) -> Answer:
+        """The part of `advance` that is done upstream."""
         assert self._upstream is not None
-        answer = await self._upstream.ask(self.history, self._levels[-1].log, question)
-        return replace(answer, cached=len(self.history), engine_ms=answer.engine_ms + self._run.spent_ms)
+        answer = await self._upstream.ask(self.history, self._levels[-1].log, rest.end, rest.question)
+        return replace(answer, cached=rest.end, engine_ms=answer.engine_ms + rest.engine_ms)
 
     def pause(self) -> None:
         """Keep what is here, but hold no stream upstream; the next message opens one."""
@@ -176,7 +197,7 @@ class Session:
     def _is_short(self, message: Advance) -> bool:
         question, end = message.question, message.base + len(message.rows)
         return all(
-            level.lag(end, message.base, asked=question.rule is not None or level.index == question.exit) <= SHORT_ROWS
+            level.lag(end, message.base, asked=_asks(question, level.index)) <= SHORT_ROWS
             for level in self._levels
             if level.index <= question.exit
         )
@@ -193,8 +214,7 @@ class Session:
                 f"leave the penalties out, or ask for an exit up to {last}"
             )
 
-    def _advance(self, message: Advance) -> Work[Answer | Behind | None]:
-        """The part of a message that is done here; None: the upstream has the answer."""
+    def _advance(self, message: Advance) -> Work[Answer | Behind | Onward]:
         if not self.history.continues(message.base, message.anchor):
             return Behind(len(self.history), self.history.marks())
         self._truncate(message.base)
@@ -211,18 +231,28 @@ class Session:
         if self._upstream is not None:
             self._upstream.truncate(length)
 
-    def _answer(self, question: Question) -> Work[Answer | None]:
-        """Go up level by level to the first exit that may decide; None: it lies upstream."""
+    def _answer(self, question: Question) -> Work[Answer | Onward]:
+        """Go up level by level to the first exit that may decide."""
         below: Level | None = None
         for level in self._levels:
             if below is not None:
                 yield from level.consume(below.log.rows(len(level.log), len(below.log)))
-            if level.index == question.exit or question.rule is not None:
+            if question.shortens(level.index):
+                question = yield from self._shorten(level, question)
+            elif _asks(question, level.index):
                 answer = yield from self._decide(level, question)
                 if answer is not None:
                     return answer
             below = level
-        return None
+        return Onward(len(self.history), question, engine_ms=0.0)
+
+    def _shorten(self, level: Level, question: Question) -> Work[Question]:
+        """Take off the drafts from the first on that the level's exit would not have made, and go back before them."""
+        logits = yield from level.answer(question.want)
+        decision = decide(logits, question, len(self.history) - question.want + 1)
+        kept = len(decision.tokens) - 1
+        self._truncate(len(self.history) - (len(question.drafts) - kept))
+        return replace(question, want=kept + 1, drafts=question.drafts[:kept])
 
     def _decide(self, level: Level, question: Question) -> Work[Answer | None]:
         """What the level's exit says; None: it is not the target's and not sure of every token."""

@@ -44,6 +44,7 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
         logits=question.logits,
         sampling=None if question.sampling == GREEDY else options.sampling_message(question.sampling),
         rule=None if question.rule is None else options.rule_message(question.rule),
+        draft_exit=question.draft_exit,
         logprobs=question.logprobs,
     )
 
@@ -83,6 +84,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
                 tuple(message.drafts),
                 sampling=options.sampling(message.sampling) if message.HasField("sampling") else GREEDY,
                 rule=options.rule(message.rule) if message.HasField("rule") else None,
+                draft_exit=message.draft_exit,
                 logprobs=options.logprobs_wanted(message, spec.vocab_size),
                 logits=message.logits,
             ),
@@ -148,7 +150,9 @@ def result(message: pb.AdvanceReply, sent: Envelope, spec: FamilySpec, address: 
 
 def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> Answer:
     question, count = sent.question, len(answer.tokens)
-    _fits(cached == sent.base + len(sent.rows), f"cached: {cached} rows")
+    consumed = sent.base + len(sent.rows)
+    least = consumed - len(question.drafts) if question.draft_exit else consumed
+    _fits(least <= cached <= consumed, f"cached: {cached} rows")
     _fits(min(1, question.want) <= count <= question.want, f"tokens: {count} for {question.want} wanted")
     _fits(all(token < spec.vocab_size for token in answer.tokens), "tokens: an id outside the vocabulary")
     _fits(tuple(answer.tokens[:-1]) == question.drafts[: max(0, count - 1)], "tokens: other drafts than were sent")

@@ -343,27 +343,63 @@ class Policy(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Speculative(_message.Message):
+        """Every token is the target exit's own; an exit of the entry node drafts, and the target's verifies many in one message."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EXIT_FIELD_NUMBER: _builtins.int
+        DRAFT_EXIT_FIELD_NUMBER: _builtins.int
+        LENGTH_FIELD_NUMBER: _builtins.int
+        SHORTEN_FIELD_NUMBER: _builtins.int
+        exit: _builtins.int
+        """The target; 0: the deepest that the node can reach."""
+        draft_exit: _builtins.int
+        """0: the node's deepest before the target."""
+        length: _builtins.int
+        """Drafts of a message; 0: as many as pays, by what the node measures."""
+        shorten: _builtins.bool
+        """Exits between the two may take off drafts."""
+        def __init__(
+            self,
+            *,
+            exit: _builtins.int = ...,
+            draft_exit: _builtins.int = ...,
+            length: _builtins.int = ...,
+            shorten: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_exit", b"draft_exit", "exit", b"exit", "length", b"length", "shorten", b"shorten"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXIT_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    SPECULATIVE_FIELD_NUMBER: _builtins.int
     exit: _builtins.int
     """Every token at this exit, counted from 1."""
     @_builtins.property
     def schedule(self) -> Global___Policy.Schedule: ...
     @_builtins.property
     def confidence(self) -> Global___Policy.Confidence: ...
+    @_builtins.property
+    def speculative(self) -> Global___Policy.Speculative: ...
     def __init__(
         self,
         *,
         exit: _builtins.int = ...,
         schedule: Global___Policy.Schedule | None = ...,
         confidence: Global___Policy.Confidence | None = ...,
+        speculative: Global___Policy.Speculative | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule", "speculative", b"speculative"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule", "speculative", b"speculative"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exit", "schedule", "confidence"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exit", "schedule", "confidence", "speculative"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -797,6 +833,7 @@ class AdvanceRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    DRAFT_EXIT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     epoch: _builtins.int
     """Grows with each new stream of this hop; an older one is refused. The upper 32 bits count, the lower are drawn at
@@ -822,6 +859,10 @@ class AdvanceRequest(_message.Message):
     """
     logprobs: _builtins.int
     """As in GenerateRequest."""
+    draft_exit: _builtins.int
+    """The exit that made the drafts: those between it and the target's take off the drafts from the first on that they
+    would not have made, so fewer rows than were sent may be consumed. 0: none does.
+    """
     @_builtins.property
     def peer(self) -> Global___Peer:
         """On a stream's first message: who sends."""
@@ -859,10 +900,11 @@ class AdvanceRequest(_message.Message):
         sampling: Global___Sampling | None = ...,
         rule: Global___Rule | None = ...,
         logprobs: _builtins.int | None = ...,
+        draft_exit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "anchor", b"anchor", "base", b"base", "chain", b"chain", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "anchor", b"anchor", "base", b"base", "chain", b"chain", "draft_exit", b"draft_exit", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015

@@ -16,9 +16,9 @@ from relay.messages import Answer, Behind, Question
 from relay.policy import Rule
 from relay.sampling import Sampling, sample
 from tests.relay.fakes import VOCAB, FakeEngine, expected_logits
-from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, cut_short, decided, shared_base
+from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, cut_short, decided, shared_base, shortened
 
-Step = tuple[int, int, int, int, Sampling, Rule | None]
+Step = tuple[int, int, int, int, Sampling, Rule | None, int]
 ENGINES = {index: FakeEngine((index,)) for index in range(1, SEGMENTS + 1)}
 
 
@@ -35,6 +35,7 @@ steps = st.lists(
         st.integers(0, 3),  # drafts, of which some are right
         st.sampled_from(SAMPLINGS),
         st.sampled_from(RULES),
+        st.integers(0, SEGMENTS),  # the exit that made the drafts; those after it may take some off
     ),
     min_size=1,
     max_size=12,
@@ -49,7 +50,7 @@ def test_every_answer_is_the_exits_own(steps: list[Step], seed: int, fault_rate:
 
 async def run_history(steps: list[Step], world: World) -> None:
     ids: list[int] = []
-    for exit_, fresh, back, n_drafts, sampling, rule in steps:
+    for exit_, fresh, back, n_drafts, sampling, rule, draft_exit in steps:
         if world.random.random() < 0.1:
             world.nodes[1].session.pause()
         del ids[max(0, len(ids) - back) :]
@@ -59,7 +60,9 @@ async def run_history(steps: list[Step], world: World) -> None:
             right = sample(expected_logits(ids + drafts, exit_), sampling, len(ids + drafts))
             drafts.append(right if world.random.random() < 0.7 else (right + 1) % VOCAB)
         sent = ids + drafts
-        question = Question(exit_, n_drafts + 1, drafts=tuple(drafts), sampling=sampling, rule=rule)
+        question = Question(
+            exit_, n_drafts + 1, drafts=tuple(drafts), sampling=sampling, rule=rule, draft_exit=draft_exit
+        )
         while world.random.random() < world.fault_rate:
             await cut_short(world, ask(world, sent, shared_base(world, sent, n_drafts + 1), question))
         try:
@@ -67,9 +70,11 @@ async def run_history(steps: list[Step], world: World) -> None:
         except UnreachableError:
             continue  # every attempt at the upstream failed; the session goes on with the next request
         assert isinstance(answer, Answer)
-        expected_exit, expected = decided(expected_logits, ids, question)
+        left = shortened(expected_logits, ids, question)
+        expected_exit, expected = decided(expected_logits, ids, left)
         assert list(answer.tokens) == expected
-        assert (answer.exit, answer.tier, answer.cached) == (expected_exit, f"tier{expected_exit}", len(sent))
+        assert (answer.exit, answer.tier) == (expected_exit, f"tier{expected_exit}")
+        assert len(ids) + len(left.drafts) <= answer.cached <= len(sent)
         ids = sent[: len(ids) + len(expected) - 1]
     await asyncio.gather(*world.arrivals)
 

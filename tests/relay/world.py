@@ -139,6 +139,17 @@ def decided(logits_at: Callable[[list[int], int], F32], ids: list[int], question
     return question.exit, tokens
 
 
+def shortened(logits_at: Callable[[list[int], int], F32], ids: list[int], question: Question) -> Question:
+    """The question as the exits between the draft's and the target's leave it."""
+    for exit_ in range(1, question.exit):
+        for i, draft in enumerate(question.drafts):
+            prefix = [*ids, *question.drafts[:i]]
+            if question.shortens(exit_) and sample(logits_at(prefix, exit_), question.sampling, len(prefix)) != draft:
+                question = replace(question, want=i + 1, drafts=question.drafts[:i])
+                break
+    return question
+
+
 def shared_base(world: World, ids: list[int], want: int) -> int:
     """The first position that the entry node must be sent for `ids`: what it has and agrees on stays."""
     history = world.nodes[1].session.history
