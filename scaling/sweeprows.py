@@ -12,6 +12,7 @@ from scaling.errors import ScalingError
 from scaling.findings import Finding, listed, note, warning
 from scaling.runs import FLOPS_PER_PARAMETER, Conventions, FloatArray, Runs
 from scaling.table import Table
+from scaling.truncation import own_sizes
 
 ROW_VERSION = 1
 _SIGN = {"schema_version", "plan_sha256", "exit_losses", "exit_layers", "granularity", "flops_per_token"}
@@ -182,19 +183,15 @@ def _flops(row: SweepRow, conventions: Conventions) -> float:
     return FLOPS_PER_PARAMETER * _size(row, conventions) * row.tokens + (heads if conventions.heads else 0)
 
 
-def _exit_sizes(row: SweepRow, conventions: Conventions) -> list[int]:
-    """N_g of every exit: the trunk's layers up to it, its branch and norm, and the embedding if N has it."""
+def _exit_sizes(row: SweepRow, conventions: Conventions) -> FloatArray:
+    """N_g of every exit."""
     from training.flops import parameters
     from training.presets import small_shape
 
     early = tuple(Exit(layer, row.branch, row.rank) for layer in row.exit_layers[:-1])
     shape = small_shape(row.d_model, row.n_layers, row.n_heads, row.vocab_size, (*early, Exit(row.n_layers, "norm")))
-    counted = parameters(shape)
-    assert counted.total == row.parameters, "training.presets.small_shape is what sweeps are made of"
-    norm, embedding = row.d_model, row.head if conventions.params == "total" else 0
-    block = (counted.trunk - norm) // row.n_layers
-    branches = (*counted.branches[:-1], norm)
-    return [embedding + layer * block + branch for layer, branch in zip(row.exit_layers, branches, strict=True)]
+    assert parameters(shape).total == row.parameters, "training.presets.small_shape is what sweeps are made of"
+    return own_sizes(shape, conventions.params)
 
 
 def _array(values: Iterable[float]) -> FloatArray:
