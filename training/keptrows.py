@@ -2,12 +2,16 @@
 
 A window's rows at the exits' boundaries depend on its token ids alone while the trunk is not trained, and only branches
 run on them. So training that goes over its text in several passes costs the trunk in the first one only. Rows are kept
-in float32, and what is computed from them is the same to the bit.
+in float32, and what is computed from them is the same to the bit. The processes of a run share what they keep: in a
+later pass each has windows that another has seen.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +31,11 @@ KEY_BYTES = 16
 class KeptRows:
     """Rows (G, T, H) of every window that was seen, found by its token ids.
 
-    Two files that only grow: rows, and the windows' keys in the same order. What a killed run left half written is cut
-    off, so a run that goes on has the rows that it had.
+    Two files that only grow: rows, and the windows' keys in the same order; who adds to them locks them. What a killed
+    run left half written is cut off, so a run that goes on has the rows that it had.
 
     Args:
-        folder: where the files are; one process's alone.
+        folder: where the files are; any number of processes of a run may have it.
         run: hash of what decides the rows, among other things; rows of another run are deleted.
         windows: so many are to be kept in all; what has no room is refused before the first.
     """
@@ -51,13 +55,13 @@ class KeptRows:
         granularity, (_, length) = family.config.granularity, input_ids.shape
         shape = (granularity, length, family.config.decoder.hidden_size)
         keys = [hashlib.blake2b(ids.numpy().tobytes(), digest_size=KEY_BYTES).digest() for ids in input_ids.cpu()]
-        rows_file, _ = self._files or self._open(shape)
-        new = [i for i, key in enumerate(keys) if key not in self._slots]
+        rows_file, _ = self._files = self._files or self._open(shape)
+        new = self._unknown(keys)
         if new:
             with torch.no_grad():
-                found, _ = family.states(input_ids[new])
+                found, _ = family.states(input_ids[list(new.values())])
             rows = torch.stack([found[g] for g in range(1, granularity + 1)], 1).float().cpu()
-            self._append(rows, [keys[i] for i in new])
+            self._append(dict(zip(new, rows, strict=True)))
         size = torch.Size(shape).numel() * 4
         kept = [bytearray(os.pread(rows_file, size, self._slots[key] * size)) for key in keys]
         stack = torch.stack([torch.frombuffer(content, dtype=torch.float32).view(shape) for content in kept], 1)
@@ -71,43 +75,73 @@ class KeptRows:
         self._files = None
 
     def _open(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Both files at the end of their last whole window."""
+        """Both files, at the end of their last whole window."""
         size = torch.Size(shape).numel() * 4
         note, wanted = self._folder / "rows.json", dumps({"run": self._run, "shape": shape})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            fresh = not note.exists() or note.read_text(encoding="utf-8") != wanted
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if fresh else 0)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             rows_file, keys_file = (os.open(self._folder / name, flags, 0o644) for name in ("rows", "keys"))
-            note.write_text(wanted, encoding="utf-8")
+            with _locked(keys_file):
+                own = note.exists() and note.read_text(encoding="utf-8") == wanted
+                n = min(os.fstat(rows_file).st_size // size, os.fstat(keys_file).st_size // KEY_BYTES) if own else 0
+                os.truncate(rows_file, n * size)
+                os.truncate(keys_file, n * KEY_BYTES)
+                note.write_text(wanted, encoding="utf-8")
         except OSError as error:
             raise self._not_kept(error.strerror) from error
-        n = min(os.fstat(rows_file).st_size // size, os.fstat(keys_file).st_size // KEY_BYTES)
-        os.truncate(rows_file, n * size)
-        os.truncate(keys_file, n * KEY_BYTES)
         needed, free = (self._windows - n) * size, shutil.disk_usage(self._folder).free
         if needed > free:
             raise self._not_kept(f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} free")
-        keys = os.pread(keys_file, n * KEY_BYTES, 0)
-        self._slots = {keys[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(n)}
-        self._n = n
-        self._files = rows_file, keys_file
-        return self._files
+        return rows_file, keys_file
 
-    def _append(self, rows: Tensor, keys: list[bytes]) -> None:
+    def _unknown(self, keys: list[bytes]) -> dict[bytes, int]:
+        """Which of a batch's windows nobody has seen, by key."""
         assert self._files is not None
-        try:
-            for file, content in zip(self._files, (rows.numpy().tobytes(), b"".join(keys)), strict=True):
-                left = memoryview(content)
-                while left:
-                    left = left[os.write(file, left) :]
-        except OSError as error:
-            raise self._not_kept(error.strerror) from error
-        self._slots |= {key: self._n + i for i, key in enumerate(keys)}
-        self._n += len(keys)
+        if not self._slots.keys() >= set(keys):
+            with _locked(self._files[1]):
+                self._look()
+        return {key: i for i, key in enumerate(keys) if key not in self._slots}
+
+    def _look(self) -> None:
+        """Learn of the windows that were added since the last look; the files are locked."""
+        assert self._files is not None
+        _, keys_file = self._files
+        start = self._n * KEY_BYTES
+        content = os.pread(keys_file, os.fstat(keys_file).st_size - start, start)
+        for at in range(0, len(content), KEY_BYTES):
+            self._slots[content[at : at + KEY_BYTES]] = self._n
+            self._n += 1
+
+    def _append(self, rows: dict[bytes, Tensor]) -> None:
+        assert self._files is not None
+        with _locked(self._files[1]):
+            self._look()
+            new = {key: row for key, row in rows.items() if key not in self._slots}
+            contents = b"".join(row.numpy().tobytes() for row in new.values()), b"".join(new)
+            sizes = [os.fstat(file).st_size for file in self._files]
+            try:
+                for file, content in zip(self._files, contents, strict=True):
+                    left = memoryview(content)
+                    while left:
+                        left = left[os.write(file, left) :]
+            except OSError as error:
+                for file, size in zip(self._files, sizes, strict=True):
+                    os.truncate(file, size)
+                raise self._not_kept(error.strerror) from error
+            self._look()
 
     def _not_kept(self, reason: str | None) -> CheckpointError:
         return CheckpointError(
             f"{self._folder}: the trunk's rows cannot be kept ({reason}); make room and give the same command "
             "again, or train with --passes 1, which keeps none"
         )
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

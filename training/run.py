@@ -148,8 +148,7 @@ def _fit(job: Job, base: LoadedBase, windows: Windows, run: str) -> _Fitted:
     if job.start:
         family.branches.load_state_dict(load_trained(job.start, base).branches.state_dict())
     if job.recipe.passes > 1 and job.recipe.trunk == "frozen":
-        folder = job.out / STATE_NAME / f"rows-{os.environ.get('RANK', '0')}"
-        family.kept_rows = KeptRows(folder, run, len(windows) // job.recipe.passes // _processes())
+        family.kept_rows = KeptRows(job.out / STATE_NAME / "rows", run, len(windows) // job.recipe.passes)
     trainer = new_trainer(job, family, windows, run)
     last = last_checkpoint(job.out / STATE_NAME, run)
     trainer.train(resume_from_checkpoint=str(last) if last else None)

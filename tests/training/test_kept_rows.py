@@ -2,13 +2,14 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from training.errors import CheckpointError
-from training.keptrows import KeptRows
+from training.keptrows import KEY_BYTES, KeptRows
 from training.loaded import LoadedFamily
 from training.objective import Objective
 
@@ -40,11 +41,36 @@ def test_a_killed_run_finds_its_whole_rows_and_no_others(family: LoadedFamily, t
     whole = (tmp_path / "rows").stat().st_size
     os.truncate(tmp_path / "rows", whole - 5)
     again = KeptRows(tmp_path, "run")
-    assert same(family, again, IDS[:2]) and (tmp_path / "rows").stat().st_size == whole // 4 * 3
+    assert same(family, again, IDS[:2]) and (tmp_path / "rows").stat().st_size == whole // 3 * 2
     assert same(family, again, IDS) and (tmp_path / "rows").stat().st_size == whole
     again.close()
     other = KeptRows(tmp_path, "another run")
-    assert same(family, other, IDS[:1]) and (tmp_path / "rows").stat().st_size == whole // 4
+    assert same(family, other, IDS[:1]) and (tmp_path / "rows").stat().st_size == whole // 3
+
+
+def test_processes_share_what_they_keep(family: LoadedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = KeptRows(tmp_path, "run"), KeptRows(tmp_path, "run")
+    assert same(family, one, IDS[:1]) and same(family, two, IDS[1:]) and same(family, one, IDS[3:])
+    assert (tmp_path / "keys").stat().st_size == 3 * KEY_BYTES
+    monkeypatch.setattr(type(family.model), "states", lambda *_: pytest.fail("the trunk ran again"))
+    first, _ = one.states(family.model, IDS)
+    second, _ = two.states(family.model, IDS)
+    assert all(torch.equal(first[g], second[g]) for g in first)
+
+
+def test_processes_that_add_at_the_same_time_mix_nothing_up(family: LoadedFamily, tmp_path: Path) -> None:
+    ids = torch.arange(240).view(60, 4)
+    stores = [KeptRows(tmp_path, "run") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for found in [pool.submit(keep_all, store, family, ids.roll(15 * k, 0)) for k, store in enumerate(stores)]:
+            found.result()
+    assert (tmp_path / "keys").stat().st_size == 60 * KEY_BYTES
+    assert all(same(family, store, ids) for store in (*stores, KeptRows(tmp_path, "run")))
+
+
+def keep_all(store: KeptRows, family: LoadedFamily, ids: torch.Tensor) -> None:
+    for windows in ids.split(3):
+        store.states(family.model, windows)
 
 
 def test_a_full_disk_is_told_and_leaves_whole_rows(

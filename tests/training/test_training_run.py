@@ -204,18 +204,21 @@ FSDP = {
 """What `accelerate launch --use_fsdp` puts into the environment."""
 
 
-@pytest.mark.parametrize(("trunk", "settings"), [("frozen", {}), ("full", FSDP)], ids=["DDP", "FSDP"])
+@pytest.mark.parametrize(
+    ("trunk", "passes", "settings"), [("frozen", 2, {}), ("full", 1, FSDP)], ids=["DDP, kept rows", "FSDP"]
+)
 def test_two_processes_give_the_losses_of_one(
-    trunk: str, settings: dict[str, str], tiny_base_dir: Path, text: Path, job: Job
+    trunk: str, passes: int, settings: dict[str, str], tiny_base_dir: Path, text: Path, job: Job
 ) -> None:
     """Within 2e-4 nats of about 3: only the order in which gradients are added up differs."""
     python, *two = command(tiny_base_dir, text, job.out.with_name("two"))
     torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **settings}
-    subprocess.run([*torchrun, *two, "--trunk", trunk], check=True, capture_output=True, env=environment, timeout=300)
+    recipe = ["--trunk", trunk, "--passes", str(passes)]
+    subprocess.run([*torchrun, *two, *recipe], check=True, capture_output=True, env=environment, timeout=300)
     shared = load_report(job.out.with_name("two") / "report.json")
-    recipe = replace(RECIPE, tokens=6000, trunk=trunk, objective=OBJECTIVES[trunk])
-    same = replace(job, recipe=recipe, save_every=2)
+    other = replace(RECIPE, tokens=6000, trunk=trunk, objective=OBJECTIVES[trunk], passes=passes)
+    same = replace(job, recipe=other, save_every=2)
     alone = done(same, load_base(str(tiny_base_dir)))
     parts = done(replace(same, accumulate=2, out=job.out.with_name("parts")), load_base(str(tiny_base_dir)))
     assert shared is not None and close(shared.curve, alone.curve) and close(parts.curve, alone.curve)
