@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from relay.client.types import Finish, Node, Token
     from relay.errors import RelayError
     from relay.messages import Logprobs
-    from relay.policy import ConfidenceExit, ExitSchedule, FixedExit
+    from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, SpeculativeExit
 
 _HOMES = {
     "AsyncRelayClient": "relay.client.aio",
@@ -29,6 +29,7 @@ _HOMES = {
     "ConfidenceExit": "relay.policy",
     "ExitSchedule": "relay.policy",
     "FixedExit": "relay.policy",
+    "SpeculativeExit": "relay.policy",
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Node",
     "RelayClient",
     "RelayError",
+    "SpeculativeExit",
     "Token",
 ]
 

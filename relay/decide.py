@@ -24,9 +24,9 @@ class Decision:
     """Whether the question's rule holds at every one of the tokens."""
 
 
-def decide(logits: Logits, question: Question, position: int) -> Decision:
-    """The tokens of consecutive positions from `position` on, by logits (want, vocab). Row i + 1 counts only if row i's
-    token is draft i.
+def decide(logits: Logits, question: Question, position: int, exit_: int) -> Decision:
+    """The tokens of consecutive positions from `position` on, by an exit's logits (want, vocab). Row i + 1 counts only if
+    row i's token is draft i.
     """
     tokens: list[int] = []
     confidence: list[float] = []
@@ -42,7 +42,7 @@ def decide(logits: Logits, question: Question, position: int) -> Decision:
         total = exponentials.sum(dtype=np.float32)
         tokens.append(token)
         confidence.append(float(1 / total))
-        sure = sure and (question.rule is None or is_sure(question.rule, exponentials / total))
+        sure = sure and (question.rule is None or is_sure(question.rule, exit_, exponentials / total))
         if question.logprobs is not None:
             logprobs.append(_logprobs(row, largest + math.log(total), token, question.logprobs))
         if i < len(question.drafts) and question.drafts[i] != token:
@@ -50,10 +50,9 @@ def decide(logits: Logits, question: Question, position: int) -> Decision:
     return Decision(tuple(tokens), tuple(confidence), tuple(logprobs), sure)
 
 
-def is_sure(rule: Rule, probabilities: F32) -> bool:
+def is_sure(rule: Rule, exit_: int, probabilities: F32) -> bool:
     """Whether an exit with these probabilities, (vocab,), may decide by the rule."""
-    value = STATISTICS[rule.statistic](probabilities)
-    return value <= rule.threshold if rule.statistic == "entropy" else value >= rule.threshold
+    return rule.allows(exit_, STATISTICS[rule.statistic](probabilities))
 
 
 def _margin(probabilities: F32) -> float:

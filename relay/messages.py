@@ -3,8 +3,8 @@
 Arrays are not copied: whoever makes a message does not change its arrays afterwards.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,19 @@ class Answer:
     """What the hops upstream of this node took for it: their round trips less engine time."""
     logits: Logits | None = field(default=None, compare=False)
     """A row per token; only if asked for."""
+
+    def each(self) -> "Iterator[Answer]":
+        """An answer for each token. The first has the times of all."""
+        for i in range(len(self.tokens)):
+            yield replace(
+                self,
+                tokens=self.tokens[i : i + 1],
+                confidence=self.confidence[i : i + 1],
+                logprobs=self.logprobs[i : i + 1],
+                logits=None if self.logits is None else self.logits[i : i + 1],
+                engine_ms=0.0 if i else self.engine_ms,
+                link_ms=0.0 if i else self.link_ms,
+            )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from relay.errors import InvalidRequestError, UnknownExitError
 from relay.messages import Logprobs
-from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, Rule, Statistic
+from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, Rule, SpeculativeExit, Statistic
 from relay.sampling import NO_PENALTIES, UINT32, UINT64, Penalties, Sampling
 from relay.v1 import relay_pb2 as pb
 
@@ -50,13 +50,20 @@ def policy_message(given: Policy) -> pb.Policy:
             return pb.Policy(schedule=pb.Policy.Schedule(seed=given.seed))
         case ConfidenceExit():
             deepest = 0 if given.deepest is None else _exit(given.deepest)
-            return pb.Policy(
-                confidence=pb.Policy.Confidence(
-                    rule=rule_message(Rule(given.statistic, given.threshold)), deepest=deepest
-                )
-            )
+            asked = pb.Rule(statistic=_STATISTICS[given.statistic]) if given.epsilon else rule_message(given.rule())
+            return pb.Policy(confidence=pb.Policy.Confidence(rule=asked, deepest=deepest, epsilon=given.epsilon or 0))
+        case SpeculativeExit():
+            return pb.Policy(speculative=_speculative(given))
         case _:
-            raise InvalidRequestError(f"{given!r} is no policy; give FixedExit, ConfidenceExit or ExitSchedule")
+            raise InvalidRequestError(
+                f"{given!r} is no policy; give FixedExit, ConfidenceExit, SpeculativeExit or ExitSchedule"
+            )
+
+
+def _speculative(given: SpeculativeExit) -> pb.Policy.Speculative:
+    exit_, draft_exit = (0 if number is None else _exit(number) for number in (given.exit, given.draft_exit))
+    length = 0 if given.length is None else given.length
+    return pb.Policy.Speculative(exit=exit_, draft_exit=draft_exit, length=length, shorten=given.shorten)
 
 
 def _exit(number: int) -> int:
@@ -73,8 +80,16 @@ def policy(message: pb.Policy) -> Policy | None:
         case "schedule":
             return ExitSchedule(message.schedule.seed)
         case "confidence":
-            given = rule(message.confidence.rule)
-            return ConfidenceExit(given.threshold, given.statistic, message.confidence.deepest or None)
+            given = message.confidence
+            return ConfidenceExit(
+                threshold=tuple(given.rule.thresholds) or None,
+                statistic=_statistic(given.rule.statistic),
+                deepest=given.deepest or None,
+                epsilon=given.epsilon or None,
+            )
+        case "speculative":
+            asked = message.speculative
+            return SpeculativeExit(asked.exit or None, asked.draft_exit or None, asked.length or None, asked.shorten)
         case _:
             return None
 
@@ -88,15 +103,19 @@ _STATISTICS: "dict[Statistic, pb.Statistic.ValueType]" = {
 
 def rule_message(given: Rule) -> pb.Rule:
     """A rule on the wire."""
-    return pb.Rule(statistic=_STATISTICS[given.statistic], threshold=given.threshold)
+    return pb.Rule(statistic=_STATISTICS[given.statistic], thresholds=given.thresholds)
 
 
 def rule(message: pb.Rule) -> Rule:
     """A rule off the wire. Raises `InvalidRequestError`."""
-    known = next((name for name, value in _STATISTICS.items() if value == message.statistic), None)
+    return Rule(_statistic(message.statistic), tuple(message.thresholds))
+
+
+def _statistic(number: int) -> Statistic:
+    known = next((name for name, value in _STATISTICS.items() if value == number), None)
     if known is None:
-        raise InvalidRequestError(f"rule: statistic {message.statistic} is unknown; send one of relay.v1.Statistic")
-    return Rule(known, message.threshold)
+        raise InvalidRequestError(f"rule: statistic {number} is unknown; send one of relay.v1.Statistic")
+    return known
 
 
 def logprobs_wanted(message: pb.AdvanceRequest | pb.GenerateRequest, vocab_size: int) -> int | None:

@@ -160,6 +160,8 @@ class Session:
         self._tier = tier
         self._upstream = upstream
         self._engine = engine
+        self._waiting = 0
+        """Messages that the upstream works on."""
         self._levels = [Level(engine, index) for index in engine.segments]
 
     async def advance(self, message: Advance) -> Answer | Behind:
@@ -174,13 +176,17 @@ class Session:
         """The part of `advance` that is done here."""
         self._check_reach(message.question)
         run = Runner(self._engine)
-        reply = await run(self._advance(message), short=self._is_short(message))
+        reply = await run(self._advance(message), short=not self._waiting and self._is_short(message))
         return reply if isinstance(reply, Behind) else replace(reply, engine_ms=run.spent_ms)
 
     async def onward(self, rest: Onward) -> Answer:
         """The part of `advance` that is done upstream."""
         assert self._upstream is not None
-        answer = await self._upstream.ask(self.history, self._levels[-1].log, rest.end, rest.question)
+        self._waiting += 1
+        try:
+            answer = await self._upstream.ask(self.history, self._levels[-1].log, rest.end, rest.question)
+        finally:
+            self._waiting -= 1
         return replace(answer, cached=rest.end, engine_ms=answer.engine_ms + rest.engine_ms)
 
     def pause(self) -> None:
@@ -249,7 +255,7 @@ class Session:
     def _shorten(self, level: Level, question: Question) -> Work[Question]:
         """Take off the drafts from the first on that the level's exit would not have made, and go back before them."""
         logits = yield from level.answer(question.want)
-        decision = decide(logits, question, len(self.history) - question.want + 1)
+        decision = decide(logits, question, len(self.history) - question.want + 1, level.index)
         kept = len(decision.tokens) - 1
         self._truncate(len(self.history) - (len(question.drafts) - kept))
         return replace(question, want=kept + 1, drafts=question.drafts[:kept])
@@ -257,7 +263,7 @@ class Session:
     def _decide(self, level: Level, question: Question) -> Work[Answer | None]:
         """What the level's exit says; None: it is not the target's and not sure of every token."""
         logits = yield from level.answer(question.want)
-        decision = decide(logits, question, len(self.history) - question.want + 1)
+        decision = decide(logits, question, len(self.history) - question.want + 1, level.index)
         if level.index != question.exit and not decision.sure:
             return None
         return Answer(

@@ -1,20 +1,19 @@
-"""The loop at the entry node: ids in, one decided token after the other out. It owns the log of token ids."""
+"""The loop at the entry node: ids in, one decided token after the other out."""
 
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from relay import chain
-from relay.messages import Advance, Answer, Question
+from relay.messages import Answer, Question
 from relay.node.job import Job
+from relay.node.speculate import Speculation
 from relay.node.stops import Reason, StopStrings
+from relay.node.tape import Tape
 from relay.node.text import TextStream
-from relay.policy import Policy, rule_of, target_exit
-from relay.sampling import penalised
+from relay.pace import Pace
+from relay.policy import Policy, SpeculativeExit, rule_of, target_exit
+from relay.sampling import Sampling, penalised
 from relay.session import Session
-from relay.v1.relay_pb2 import CODEC_F32
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Decided:
     text: str
     position: int
     answer: Answer
+    """Of this token alone."""
     elapsed_ms: float
 
 
@@ -42,47 +42,75 @@ class Finished:
     """Positions of the prompt that were not computed again."""
 
 
+Paces = Callable[[SpeculativeExit], tuple[int, Pace]]
+"""The exit that drafts under a policy, and what is known of its pace."""
+
+
 async def generate(
-    session: Session, job: Job, policy: Callable[[], Policy], decoder: Callable[[], TextStream], started: float
+    session: Session,
+    job: Job,
+    policy: Callable[[], Policy],
+    paces: Paces,
+    decoder: Callable[[], TextStream],
+    started: float,
 ) -> AsyncIterator[Decided | Finished]:
-    """The job's samples, one after the other: the tokens of each, then its end. Each next token asks for the policy.
-    `started` is when the request came, by `time.perf_counter`.
+    """The job's samples, one after the other: the tokens of each, then its end. Before each token, or each round of a
+    speculation, the policy is asked for. `started` is when the request came, by `time.perf_counter`.
 
     The session may hold positions already. What it shares with the prompt is not computed again: so a second sample, or
     a conversation's next turn, is going back.
     """
-    prompt = chain.extend(session.history.value(-1), job.ids, CODEC_F32)
     for index in range(job.samples):
-        cached = min(session.history.shared(prompt), len(job.ids) - 1)
-        ids, values = list(job.ids), list(prompt)
+        tape = Tape(session.history, job.ids)
+        asking = _Asking(session, job, replace(job.sampling, index=index), tape, paces)
         text, stops = decoder(), StopStrings(job.stop)
-        sampling = replace(job.sampling, index=index)
         end: Finished | None = None
-        base = cached
         while end is None:
-            current = policy()
-            question = Question(
-                target_exit(current, len(ids), job.deepest),
-                want=1,
-                sampling=sampling,
-                rule=rule_of(current),
-                logprobs=job.logprobs,
-                logits=job.logits,
-                adjust=penalised(job.penalties, job.ids, ids[len(job.ids) :]),
-            )
-            fresh = np.array(ids[base:], np.int64)
-            anchor = session.history.value(base - 1)
-            answer = await session.advance(Advance(base, anchor, tuple(values[base:]), fresh, question))
-            assert isinstance(answer, Answer), "the entry node's own log is never behind itself"
-            base = len(ids)
-            token, position = answer.tokens[-1], len(ids)
-            ids.append(token)
-            values += chain.extend(values[-1], [token], CODEC_F32)
-            stopped = token in job.stop_ids
-            full = len(ids) - len(job.ids) == job.most
-            shown = stops.feed(text.step(token, last=stopped or full), last=stopped or full)
-            yield Decided(index, token, shown, position, answer, (time.perf_counter() - started) * 1e3)
-            if stopped or full or stops.found is not None:
-                reason: Reason = "stop" if stopped or stops.found is not None else job.limit
-                end = Finished(index, reason, len(ids) - len(job.ids), stops.found or "", cached)
+            answer = await asking.ask(policy())
+            for one in answer.each():
+                token, position = one.tokens[0], tape.decided
+                tape.decide(token)
+                count = tape.decided - len(job.ids)
+                stopped, full = token in job.stop_ids, count == job.most
+                shown = stops.feed(text.step(token, last=stopped or full), last=stopped or full)
+                yield Decided(index, token, shown, position, one, (time.perf_counter() - started) * 1e3)
+                if stopped or full or stops.found is not None:
+                    reason: Reason = "stop" if stopped or stops.found is not None else job.limit
+                    end = Finished(index, reason, count, stops.found or "", tape.cached)
+                    break
         yield end
+
+
+class _Asking:
+    """Asks the session for the next tokens of one sample, as the policy of the moment says."""
+
+    def __init__(self, session: Session, job: Job, sampling: Sampling, tape: Tape, paces: Paces) -> None:
+        self._session = session
+        self._job = job
+        self._sampling = sampling
+        self._tape = tape
+        self._paces = paces
+        self._speculation: tuple[Policy, Speculation] | None = None
+
+    async def ask(self, policy: Policy) -> Answer:
+        """The next token; the next few, if the policy is speculative."""
+        job, tape = self._job, self._tape
+        question = Question(
+            target_exit(policy, tape.decided, job.deepest),
+            want=1,
+            sampling=self._sampling,
+            rule=rule_of(policy),
+            logprobs=job.logprobs,
+            logits=job.logits,
+            adjust=penalised(job.penalties, job.ids, tape.ids[len(job.ids) : tape.decided]),
+        )
+        if isinstance(policy, SpeculativeExit):
+            if self._speculation is None or self._speculation[0] != policy:
+                made = Speculation(self._session, tape, policy, *self._paces(policy), job.stop_ids)
+                self._speculation = policy, made
+            return await self._speculation[1].round(question, job.most - (tape.decided - len(job.ids)))
+        self._speculation = None
+        tape.drop()
+        answer = await self._session.advance(tape.message(question))
+        assert isinstance(answer, Answer), "the entry node's own log is never behind itself"
+        return answer

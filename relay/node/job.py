@@ -9,7 +9,7 @@ from relay import options
 from relay.errors import IdsUnknownError, InvalidRequestError, PromptTooLongError, UnknownExitError
 from relay.node.node import Node
 from relay.node.stops import Limit
-from relay.policy import FixedExit, Policy, deepest_exit
+from relay.policy import FixedExit, Policy, SpeculativeExit, deepest_exit, drafting_exit
 from relay.sampling import GREEDY, NO_PENALTIES, Penalties, Sampling
 from relay.session import beyond
 from relay.v1 import relay_pb2 as pb
@@ -90,10 +90,28 @@ def check_policy(policy: Policy, penalties: Penalties, node: Node) -> None:
         raise UnknownExitError(f"exit {deepest} is unknown; this family has exits 1..{granularity}")
     if deepest > node.deepest_exit:
         raise beyond(deepest, last, node.config.tier)
+    if isinstance(policy, SpeculativeExit):
+        _check_speculation(policy, deepest, penalties, node)
     if penalties != NO_PENALTIES and deepest > last:
         raise IdsUnknownError(
             f"penalties need the token ids, which only this node has, and it serves exits up to {last}; "
             f"leave the penalties out, or choose a policy that asks no exit beyond {last}"
+        )
+
+
+def _check_speculation(policy: SpeculativeExit, target: int, penalties: Penalties, node: Node) -> None:
+    draft_exit = drafting_exit(policy, node.deepest_exit, node.last_segment)
+    if not 1 <= draft_exit < target:
+        raise UnknownExitError(f"exit {draft_exit} cannot draft for exit {target}; drafts come from an exit before it")
+    if draft_exit > node.last_segment:
+        raise UnknownExitError(
+            f"exit {draft_exit} cannot draft here: drafts are made on this node, which serves exits up to "
+            f"{node.last_segment}"
+        )
+    if penalties != NO_PENALTIES:
+        raise InvalidRequestError(
+            "penalties change with every token, so drafts cannot be verified together; leave the penalties out, or "
+            "choose a fixed exit"
         )
 
 

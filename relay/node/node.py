@@ -17,6 +17,8 @@ from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
 from relay.node.upstream import GOODBYE_S, GrpcTransport, Link
+from relay.pace import Pace
+from relay.policy import SpeculativeExit, deepest_exit, drafting_exit
 from relay.session import Session
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
@@ -43,6 +45,7 @@ class Node:
         self.chunk_invariant = chunk_invariant
         self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
         self.link = Link(config.upstream or "")
+        self._paces: dict[tuple[int, int], Pace] = {}
         self._genesis = chain.genesis(manifest.export_fingerprint)
         used = config.upstream if engine.segments[-1] < manifest.spec.granularity else None
         self._channel = aio.insecure_channel(used, CLIENT_OPTIONS) if used else None
@@ -70,6 +73,12 @@ class Node:
             export_fingerprint=self.manifest.export_fingerprint,
             boundary=self.last_segment,
         )
+
+    def pace(self, policy: SpeculativeExit) -> tuple[int, Pace]:
+        """The exit that drafts for the policy here, and what texts under way and before have measured of its pace."""
+        draft_exit = drafting_exit(policy, self.deepest_exit, self.last_segment)
+        target = deepest_exit(policy, self.deepest_exit)
+        return draft_exit, self._paces.setdefault((draft_exit, target), Pace())
 
     def open_session(self, name: str) -> Session:
         """A fresh session, with its way upstream if there is one; nothing is sent before an exit there is asked."""

@@ -108,7 +108,7 @@ class RelayServicer(rpc.RelayServicer):
     ) -> AsyncIterator[pb.GenerateEvent]:
         assert node.text is not None
         decoder = partial(node.text.decoder, job.ids)
-        async for step in generate(session, job, lambda: text.policy, decoder, started):
+        async for step in generate(session, job, lambda: text.policy, node.pace, decoder, started):
             if isinstance(step, Decided):
                 yield pb.GenerateEvent(token=_token(step))
             else:

@@ -327,8 +327,13 @@ class Policy(_message.Message):
 
         RULE_FIELD_NUMBER: _builtins.int
         DEEPEST_FIELD_NUMBER: _builtins.int
+        EPSILON_FIELD_NUMBER: _builtins.int
         deepest: _builtins.int
         """The deepest exit that may be asked; 0: the family's, or the node's own where it has no upstream."""
+        epsilon: _builtins.float
+        """In place of the rule's thresholds, those that the bundle's calibration certifies: the share of a text's tokens that
+        differ from what the family's last exit would have chosen after the same text is expected to be at most this.
+        """
         @_builtins.property
         def rule(self) -> Global___Rule: ...
         def __init__(
@@ -336,10 +341,11 @@ class Policy(_message.Message):
             *,
             rule: Global___Rule | None = ...,
             deepest: _builtins.int = ...,
+            epsilon: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["deepest", b"deepest", "rule", b"rule"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["deepest", b"deepest", "epsilon", b"epsilon", "rule", b"rule"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -412,18 +418,21 @@ class Rule(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATISTIC_FIELD_NUMBER: _builtins.int
-    THRESHOLD_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
     statistic: Global___Statistic.ValueType
-    threshold: _builtins.float
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of exit 1, exit 2 and so on; the last one is also that of every exit beyond. At least one."""
+
     def __init__(
         self,
         *,
         statistic: Global___Statistic.ValueType = ...,
-        threshold: _builtins.float = ...,
+        thresholds: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistic", b"statistic", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statistic", b"statistic", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,7 +118,7 @@ def test_a_token_leaves_at_the_first_exit_that_is_sure_and_every_node_decides_fo
             relayed = await text(nodes.device, PROMPT, policy=policy, logits=True, **{**GREEDY, "max_tokens": 8})
             assert [t.tier for t in relayed] == [("device", "edge", "cloud")[t.exit - 1] for t in relayed]
             seen |= {token.exit for token in relayed}
-            await check(nodes, relayed, Rule(policy.statistic, policy.threshold))
+            await check(nodes, relayed, policy.rule())
         assert seen == {1, 2, 3}
 
     async def check(nodes: Chain, relayed: list[Token], rule: Rule) -> None:
@@ -126,7 +126,7 @@ def test_a_token_leaves_at_the_first_exit_that_is_sure_and_every_node_decides_fo
         for token in relayed:
             for exit_ in (1, 2, 3):
                 (own,) = await text(nodes.device, said, policy=FixedExit(exit_), logits=True, max_tokens=1)
-                if exit_ == 3 or is_sure(rule, _softmax(own)):
+                if exit_ == 3 or is_sure(rule, exit_, _softmax(own)):
                     break
             assert (token.exit, token.id) == (exit_, own.id)
             assert token.logits is not None and own.logits is not None and np.array_equal(token.logits, own.logits)

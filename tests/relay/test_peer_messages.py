@@ -79,8 +79,8 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"seq": 0}, "epoch, seq: counted from 1"),
     ({"sampling": pb.Sampling(temperature=-1)}, "temperature cannot be -1.0; give 0"),
     ({"sampling": pb.Sampling(temperature=1, top_p=0)}, "top_p cannot be 0.0; give more than 0"),
-    ({"rule": pb.Rule(threshold=0.5)}, "rule: statistic 0 is unknown; send one of relay.v1.Statistic"),
-    ({"rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, threshold=float("nan"))}, "threshold .* cannot be nan"),
+    ({"rule": pb.Rule(thresholds=[0.5])}, "rule: statistic 0 is unknown; send one of relay.v1.Statistic"),
+    ({"rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, thresholds=[float("nan")])}, "threshold .* cannot be nan"),
     ({"logprobs": 65}, "logprobs cannot be 65; give at most 64"),
 ]
 

@@ -78,25 +78,25 @@ def asked(want: int, drafts: tuple[int, ...] = (), **options: Any) -> Question:
 def test_drafts_are_accepted_up_to_the_first_that_differs_and_one_more_token_is_decided() -> None:
     logits = np.zeros((3, 8), np.float32)
     logits[0, 4] = logits[1, 5] = logits[2, 6] = 2
-    assert decide(logits[:1], asked(1), 9).tokens == (4,)
-    assert decide(logits, asked(3, (4, 5)), 9).tokens == (4, 5, 6)
-    assert decide(logits, asked(3, (4, 1)), 9).tokens == (4, 5)
-    assert decide(logits, asked(3, (1, 5)), 9).tokens == (4,)
-    assert decide(logits[:1], asked(1), 9).confidence[0] == pytest.approx(np.exp(2) / (np.exp(2) + 7))
+    assert decide(logits[:1], asked(1), 9, 1).tokens == (4,)
+    assert decide(logits, asked(3, (4, 5)), 9, 1).tokens == (4, 5, 6)
+    assert decide(logits, asked(3, (4, 1)), 9, 1).tokens == (4, 5)
+    assert decide(logits, asked(3, (1, 5)), 9, 1).tokens == (4,)
+    assert decide(logits[:1], asked(1), 9, 1).confidence[0] == pytest.approx(np.exp(2) / (np.exp(2) + 7))
 
 
 def test_log_probabilities_are_the_logits_own_before_temperature_and_penalties() -> None:
     logits = np.random.default_rng(0).normal(0, 2, (1, 30)).astype(np.float32)
     expected = logits[0] - np.log(np.exp(logits[0].astype(np.float64)).sum())
     question = asked(1, logprobs=4, sampling=Sampling(2.0, seed=1), adjust=lambda row: row[::-1])
-    decision = decide(logits, question, 5)
+    decision = decide(logits, question, 5, 1)
     (entry,) = decision.logprobs
     assert entry.token == pytest.approx(expected[decision.tokens[0]], abs=1e-5)
     best = np.argsort(-expected)[:4]
     assert [token for token, _ in entry.top] == best.tolist()
     assert [value for _, value in entry.top] == pytest.approx(expected[best].tolist(), abs=1e-5)
-    assert decide(logits, asked(1), 5).logprobs == ()
-    assert decide(logits, asked(1, logprobs=0), 5).logprobs[0].top == ()
+    assert decide(logits, asked(1), 5, 1).logprobs == ()
+    assert decide(logits, asked(1, logprobs=0), 5, 1).logprobs[0].top == ()
 
 
 def test_logits_that_are_no_numbers_decide_nothing() -> None:
@@ -105,7 +105,7 @@ def test_logits_that_are_no_numbers_decide_nothing() -> None:
         logits[0, 3] = bad
         for sampling in (Sampling(), Sampling(1.0)):
             with pytest.raises(InternalError, match="are no numbers; export the bundle again"):
-                decide(logits, asked(1, sampling=sampling), 5)
+                decide(logits, asked(1, sampling=sampling), 5, 1)
 
 
 def test_an_exit_is_sure_by_its_probabilities_alone() -> None:
@@ -113,17 +113,25 @@ def test_an_exit_is_sure_by_its_probabilities_alone() -> None:
     entropy = -float((probabilities * np.log(probabilities)).sum())
     edges = {"max_probability": (0.69, 0.71), "margin": (0.49, 0.51), "entropy": (entropy + 0.01, entropy - 0.01)}
     for statistic, (sure, unsure) in edges.items():
-        assert is_sure(Rule(statistic, sure), probabilities)  # type: ignore[arg-type]
-        assert not is_sure(Rule(statistic, unsure), probabilities)  # type: ignore[arg-type]
+        assert is_sure(Rule(statistic, (sure,)), 1, probabilities)  # type: ignore[arg-type]
+        assert not is_sure(Rule(statistic, (unsure,)), 1, probabilities)  # type: ignore[arg-type]
+
+
+def test_every_exit_has_a_threshold_of_its_own_and_those_beyond_the_last_have_the_last() -> None:
+    rule = Rule("margin", (0.9, 0.4))
+    assert [rule.allows(exit_, 0.5) for exit_ in (1, 2, 3, 9)] == [False, True, True, True]
+    logits = np.zeros((1, 8), np.float32)
+    logits[0, 4] = 3
+    assert [decide(logits, asked(1, rule=rule), 0, exit_).sure for exit_ in (1, 2)] == [False, True]
 
 
 def test_an_exit_is_sure_only_if_it_is_at_every_token_that_it_decides() -> None:
     logits = np.zeros((2, 8), np.float32)
     logits[0, 4] = 9
-    rule = Rule("max_probability", 0.9)
-    assert decide(logits[:1], asked(1, rule=rule), 0).sure
-    assert not decide(logits, asked(2, (4,), rule=rule), 0).sure
-    assert decide(logits, asked(2, (5,), rule=rule), 0).sure, "a row behind a refused draft decides nothing"
+    rule = Rule("max_probability", (0.9,))
+    assert decide(logits[:1], asked(1, rule=rule), 0, 1).sure
+    assert not decide(logits, asked(2, (4,), rule=rule), 0, 1).sure
+    assert decide(logits, asked(2, (5,), rule=rule), 0, 1).sure, "a row behind a refused draft decides nothing"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,13 @@ def test_an_exit_is_sure_only_if_it_is_at_every_token_that_it_decides() -> None:
         ({"threshold": float("nan")}, "cannot be nan"),
         ({"threshold": -1, "statistic": "entropy"}, "give 0 nats or more"),
         ({"threshold": 0.5, "statistic": "mood"}, "statistic 'mood' is unknown; give one of max_probability, margin"),
+        ({"threshold": [0.5, 1.5]}, "the threshold of max_probability cannot be 1.5"),
+        ({"threshold": []}, "max_probability has no threshold; give a number in 0..1, or one for each exit"),
+        ({}, "a confidence needs a threshold, or epsilon in its place"),
+        ({"threshold": 0.5, "epsilon": 0.05}, "give one of the two"),
+        ({"epsilon": 5.0}, "epsilon cannot be 5.0; give a share of tokens between 0 and 1"),
+        ({"epsilon": 0.05, "statistic": "mood"}, "statistic 'mood' is unknown"),
+        ({"epsilon": 0.05, "deepest": 2}, "a promise about the family's last exit; leave `deepest` out"),
     ],
 )
 def test_a_confidence_that_makes_no_sense_is_refused(bad: dict[str, Any], says: str) -> None:

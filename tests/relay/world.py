@@ -110,7 +110,12 @@ class FaultyTransport:
 
 
 SAMPLINGS = (GREEDY, Sampling(1.0, seed=3), Sampling(0.7, top_k=9, top_p=0.9, seed=4, index=1))
-RULES: tuple[Rule | None, ...] = (None, Rule("max_probability", 0.3), Rule("margin", 0.1), Rule("entropy", 3.0))
+RULES: tuple[Rule | None, ...] = (
+    None,
+    Rule("max_probability", (0.3,)),
+    Rule("margin", (0.2, 0.1)),
+    Rule("entropy", (3.0,)),
+)
 
 
 async def ask(world: World, ids: list[int], base: int, question: Question) -> Answer | Behind:
@@ -130,7 +135,7 @@ def decided(logits_at: Callable[[list[int], int], F32], ids: list[int], question
             prefix = [*ids, *tokens]
             logits = logits_at(prefix, exit_)
             probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-            sure = sure and (question.rule is None or is_sure(question.rule, probabilities))
+            sure = sure and (question.rule is None or is_sure(question.rule, exit_, probabilities))
             tokens.append(sample(logits, question.sampling, len(prefix)))
             if tokens[-1] != draft:
                 break

@@ -1,0 +1,172 @@
+"""How many drafts pay, by what the steps of a speculation cost and how often its drafts are right. Pure: no clock.
+
+A round makes drafts at `draft_ms` each, sends k of them and waits `verify_ms` + k `row_ms`; meanwhile it drafts on. If
+each draft is right with probability a, a round decides E(k) = (1 - a^(k+1)) / (1 - a) tokens (Leviathan et al.,
+arXiv 2211.17192, eq. 1). With a^(k+1) all are right, and so is the first that was made ahead, which stands where the
+target's own token does; then the next round begins with the others ready, else with none. So rounds are a chain of two
+states, and `best` finds the lengths k of both that decide the most tokens per millisecond.
+
+A round's drafts are not all alike. With the best rate r and the worth h of beginning ready, in tokens, one more draft
+pays if P a (1 - (1 - a) h) > r (draft_ms + row_ms), where P is the probability that all drafts so far are right, from
+the confidence behind each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MOST_DRAFTS = 32
+_DECAY = 0.97
+"""Of what was seen, with each new draft that was checked."""
+_TIME_DECAY = 0.9
+"""Of times, with each new one."""
+_BINS = 10
+"""Of confidence."""
+_PRIOR = 4.0
+"""Drafts of a bin that the mean of all counts for."""
+_FIRST_RIGHT, _FIRST_WRONG = 2.0, 1.0
+"""As if seen before the first draft."""
+_ROW_SHARE, _ROW_WEIGHT = 0.25, 8.0
+"""What a row of a verification is taken to cost, as a share of a draft, and how many rounds that counts for."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the steps of a round take."""
+
+    draft_ms: float
+    verify_ms: float
+    """From sending no draft to the answer: the link and the target's step."""
+    row_ms: float
+    """More, for each draft."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The best lengths under some costs and acceptance."""
+
+    rate: float
+    """Tokens per millisecond."""
+    fresh: int
+    """Drafts of a round that begins with none."""
+    ready: int
+    """Drafts of a round that begins with those made ahead."""
+    worth: float
+    """Of beginning ready, in tokens."""
+
+
+def expected(right: float, length: int) -> float:
+    """Tokens that a round of `length` drafts decides, each right with probability `right`."""
+    return float(length + 1) if right >= 1 else (1 - right ** (length + 1)) / (1 - right)
+
+
+def ahead(costs: Costs, length: int, most: int) -> int:
+    """Drafts that are made while a verification of `length` drafts is under way."""
+    return min(most + 1, int((costs.verify_ms + costs.row_ms * length) / max(costs.draft_ms, 1e-6)))
+
+
+def rate(costs: Costs, right: float, fresh: int, ready: int, most: int = MOST_DRAFTS, *, overlap: bool = True) -> Plan:
+    """What these lengths reach. A round that begins ready sends at least what is there."""
+    made = max(0, ahead(costs, fresh, most) - 1) if overlap else 0
+    ready = max(ready, min(made, most))
+    times = [
+        drafts * costs.draft_ms + costs.verify_ms + costs.row_ms * length
+        for drafts, length in ((fresh, fresh), (max(0, ready - made), ready))
+    ]
+    tokens = [expected(right, fresh), expected(right, ready)]
+    to_ready = right ** (fresh + 1) if made else 0.0
+    stays = min(right ** (ready + 1), 1 - 1e-9)
+    share = to_ready / (to_ready + 1 - stays)
+    reached = ((1 - share) * tokens[0] + share * tokens[1]) / ((1 - share) * times[0] + share * times[1])
+    return Plan(reached, fresh, ready, (tokens[1] - reached * times[1]) / (1 - stays))
+
+
+def best(costs: Costs, right: float, most: int = MOST_DRAFTS, *, overlap: bool = True) -> Plan:
+    """The lengths of the highest rate."""
+    lengths = range(most + 1)
+    plans = (rate(costs, right, fresh, fresh, most, overlap=overlap) for fresh in lengths)
+    found = max(plans, key=lambda plan: plan.rate)
+    return max((rate(costs, right, found.fresh, n, most, overlap=overlap) for n in lengths), key=lambda p: p.rate)
+
+
+class Pace:
+    """What was measured of the rounds between a draft's exit and a target's, and the lengths that follow from it."""
+
+    def __init__(self) -> None:
+        self._right, self._seen = _FIRST_RIGHT, _FIRST_RIGHT + _FIRST_WRONG
+        self._bins = [[0.0, 0.0] for _ in range(_BINS)]
+        """Of each bin of confidence, drafts that were right and that were checked."""
+        self._draft_ms: float | None = None
+        self._rounds = [0.0] * 5
+        """Sums over rounds: of 1, k, k², ms, k ms."""
+        self._plan: Plan | None = None
+
+    @property
+    def right(self) -> float:
+        """The share of drafts that are right, where all before them are."""
+        return self._right / self._seen
+
+    @property
+    def costs(self) -> Costs | None:
+        """Measured; None before the first draft and the first round."""
+        count, k, kk, ms, kms = self._rounds
+        if self._draft_ms is None or count == 0:
+            return None
+        k, kk, ms, kms = k / count, kk / count, ms / count, kms / count
+        weight = _ROW_WEIGHT / count
+        row_ms = (kms - k * ms + weight * _ROW_SHARE * self._draft_ms) / (kk - k * k + weight)
+        row_ms = min(max(row_ms, 0.0), ms / (k + 1))
+        return Costs(self._draft_ms, max(ms - row_ms * k, 0.0), row_ms)
+
+    def plan(self) -> Plan | None:
+        """The best lengths by what was measured so far."""
+        if self._plan is None and (costs := self.costs) is not None:
+            self._plan = best(costs, min(self.right, 0.999))
+        return self._plan
+
+    def pays(self, confidences: Sequence[float]) -> bool:
+        """Whether one more draft does, after drafts of these confidences."""
+        if len(confidences) >= MOST_DRAFTS:
+            return False
+        plan, costs = self.plan(), self.costs
+        if plan is None or costs is None:
+            return len(confidences) < _BEFORE_MEASURED
+        right = self.right
+        gain = right * (1 - (1 - right) * plan.worth)
+        for confidence in confidences:
+            gain *= self._right_at(confidence)
+        return gain > plan.rate * (costs.draft_ms + costs.row_ms)
+
+    def fits(self, elapsed_ms: float, length: int) -> bool:
+        """Whether another draft is made before the answer comes to `length` drafts, sent `elapsed_ms` ago."""
+        costs = self.costs
+        return costs is None or elapsed_ms + costs.draft_ms <= costs.verify_ms + costs.row_ms * length
+
+    def drafted(self, ms: float) -> None:
+        """A draft took so long."""
+        self._draft_ms = ms if self._draft_ms is None else _TIME_DECAY * self._draft_ms + (1 - _TIME_DECAY) * ms
+        self._plan = None
+
+    def verified(self, length: int, ms: float) -> None:
+        """A verification of `length` drafts took so long."""
+        for i, new in enumerate((1.0, length, length * length, ms, length * ms)):
+            self._rounds[i] = _TIME_DECAY * self._rounds[i] + new
+        self._plan = None
+
+    def checked(self, confidence: float, right: bool) -> None:
+        """A draft of this confidence, all before it right, was or was not what the target's exit says."""
+        self._right, self._seen = _DECAY * self._right + right, _DECAY * self._seen + 1
+        counts = self._bins[_bin(confidence)]
+        counts[0], counts[1] = _DECAY * counts[0] + right, _DECAY * counts[1] + 1
+        self._plan = None
+
+    def _right_at(self, confidence: float) -> float:
+        right, seen = self._bins[_bin(confidence)]
+        return (right + _PRIOR * self.right) / (seen + _PRIOR)
+
+
+_BEFORE_MEASURED = 4
+"""Drafts of a round while nothing is measured."""
+
+
+def _bin(confidence: float) -> int:
+    return min(int(confidence * _BINS), _BINS - 1)
