@@ -25,8 +25,8 @@ class Decision:
 
 
 def decide(logits: Logits, question: Question, position: int, exit_: int) -> Decision:
-    """The tokens of consecutive positions from `position` on, by an exit's logits (want, vocab). Row i + 1 counts only if
-    row i's token is draft i.
+    """The tokens of consecutive positions from `position` on, by an exit's logits (want, vocab). Row i + 1 counts only
+    if row i's token is draft i.
     """
     tokens: list[int] = []
     confidence: list[float] = []

@@ -65,7 +65,7 @@ class ExitSchedule:
 class ConfidenceExit:
     """Every token at the first exit that is sure enough, and at the deepest allowed if none is.
 
-    Give either the thresholds, or `epsilon` in their place. Raises `InvalidRequestError` for both or none of them, for an
+    Give the thresholds, or `epsilon` in their place. Raises `InvalidRequestError` for both or none of them, for an
     epsilon that is no share, and as `Rule` does.
     """
 
@@ -75,10 +75,10 @@ class ConfidenceExit:
     deepest: int | None = None
     """The deepest exit that may be asked; by default the family's; the entry node's own where it has no upstream."""
     epsilon: float | None = None
-    """The thresholds are those that `calibrate-family` certified for the entry node's bundle: over texts like those that
-    it was calibrated on, the share of a text's tokens that differ from what the last exit would have chosen after the
-    same text is expected to be at most this. That holds for greedy texts without penalties, no longer than the
-    calibration's, all of whose tokens this policy decides; at a temperature above 0 the thresholds are only a guess."""
+    """The thresholds are those that `calibrate-family` certified for the entry node's bundle: over texts like those of
+    the calibration, the share of a text's tokens that differ from what the last exit would have chosen after the same
+    text is expected to be at most this. That holds for greedy texts without penalties that are no longer than the
+    calibration's and decided by this policy throughout; at a temperature above 0 the thresholds are only a guess."""
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.epsilon is None):
@@ -94,9 +94,8 @@ class ConfidenceExit:
     def rule(self) -> Rule:
         """When an exit may decide. Only where thresholds are given: the entry node looks up those of an epsilon."""
         assert self.threshold is not None
-        return Rule(
-            self.statistic, tuple(self.threshold) if isinstance(self.threshold, Sequence) else (self.threshold,)
-        )
+        given = self.threshold
+        return Rule(self.statistic, tuple(given) if isinstance(given, Sequence) else (given,))
 
 
 @dataclass(frozen=True)
