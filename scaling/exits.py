@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.check import check_runs
 from scaling.coordinates import centred
 from scaling.errors import ScalingError
 from scaling.forms import M0, M1, M2, M3, Form
@@ -57,6 +58,8 @@ class Comparison:
 
     fits: Mapping[str, Solution]
     """By form, the fit to all rows."""
+    left_out: Mapping[str, str]
+    """By form that these rows cannot tell from one with fewer parameters, why."""
     scores: tuple[Score, ...]
     """Split by split, each in the forms' order, and last `OVERALL`."""
 
@@ -71,12 +74,16 @@ def compare(runs: Runs, forms: Sequence[Form] = (M0, M1, M2, M3), seed: int = 0)
 
     Args:
         runs: rows of exits.
-        forms: in the order in which they are shown.
+        forms: in the order in which they are shown; the first always is, the others where the rows can tell their
+            parameters.
         seed: of the folds of runs and of the resampling.
 
     Raises:
-        ScalingError: a form lacks a field, or there are too few runs to leave any out.
+        ScalingError: the first form cannot be fitted, or there are too few runs to leave any out.
     """
+    check_runs(runs, forms[0])
+    left_out = {form.name: why for form in forms[1:] if (why := _refusal(runs, form))}
+    forms = [form for form in forms if form.name not in left_out]
     fits = {form.name: solve(form, runs) for form in forms}
     ways = splits(runs, seed)
     counts = _resampled(runs, seed)
@@ -87,7 +94,16 @@ def compare(runs: Runs, forms: Sequence[Form] = (M0, M1, M2, M3), seed: int = 0)
         medians = np.array([_medians(error, counts) for error in errors])  # (forms, 1 + RESAMPLES)
         totals += medians / len(ways)
         scores += _scores(way.name, forms, medians)
-    return Comparison(fits, (*scores, *_scores(OVERALL, forms, totals)))
+    return Comparison(fits, left_out, (*scores, *_scores(OVERALL, forms, totals)))
+
+
+def _refusal(runs: Runs, form: Form) -> str:
+    """Why a form cannot be fitted, or nothing."""
+    try:
+        check_runs(runs, form)
+    except ScalingError as error:
+        return str(error)
+    return ""
 
 
 def splits(runs: Runs, seed: int = 0) -> list[Split]:
