@@ -14,6 +14,10 @@ the confidence behind each.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+Lengths = NDArray[np.intp]
 MOST_DRAFTS = 32
 _DECAY = 0.97
 """Of what was seen, with each new draft that was checked."""
@@ -56,36 +60,42 @@ class Plan:
 
 def expected(right: float, length: int) -> float:
     """Tokens that a round of `length` drafts decides, each right with probability `right`."""
-    return float(length + 1) if right >= 1 else (1 - right ** (length + 1)) / (1 - right)
-
-
-def ahead(costs: Costs, length: int, most: int) -> int:
-    """Drafts that are made while a verification of `length` drafts is under way."""
-    return min(most + 1, int((costs.verify_ms + costs.row_ms * length) / max(costs.draft_ms, 1e-6)))
+    return float(_expected(right, np.array(length)))
 
 
 def rate(costs: Costs, right: float, fresh: int, ready: int, most: int = MOST_DRAFTS, *, overlap: bool = True) -> Plan:
     """What these lengths reach. A round that begins ready sends at least what is there."""
-    made = max(0, ahead(costs, fresh, most) - 1) if overlap else 0
-    ready = max(ready, min(made, most))
-    times = [
-        drafts * costs.draft_ms + costs.verify_ms + costs.row_ms * length
-        for drafts, length in ((fresh, fresh), (max(0, ready - made), ready))
-    ]
-    tokens = [expected(right, fresh), expected(right, ready)]
-    to_ready = right ** (fresh + 1) if made else 0.0
-    stays = min(right ** (ready + 1), 1 - 1e-9)
-    share = to_ready / (to_ready + 1 - stays)
-    reached = ((1 - share) * tokens[0] + share * tokens[1]) / ((1 - share) * times[0] + share * times[1])
-    return Plan(reached, fresh, ready, (tokens[1] - reached * times[1]) / (1 - stays))
+    return _best_of(costs, right, np.array([fresh]), np.array([ready]), most, overlap=overlap)
 
 
 def best(costs: Costs, right: float, most: int = MOST_DRAFTS, *, overlap: bool = True) -> Plan:
     """The lengths of the highest rate."""
-    lengths = range(most + 1)
-    plans = (rate(costs, right, fresh, fresh, most, overlap=overlap) for fresh in lengths)
-    found = max(plans, key=lambda plan: plan.rate)
-    return max((rate(costs, right, found.fresh, n, most, overlap=overlap) for n in lengths), key=lambda p: p.rate)
+    lengths = np.arange(most + 1)
+    found = _best_of(costs, right, lengths, lengths, most, overlap=overlap)
+    return _best_of(costs, right, np.full(most + 1, found.fresh), lengths, most, overlap=overlap)
+
+
+def _best_of(costs: Costs, right: float, fresh: Lengths, ready: Lengths, most: int, *, overlap: bool) -> Plan:
+    """The best of pairs of lengths (n,)."""
+    waits = costs.verify_ms + costs.row_ms * fresh
+    made = np.minimum(waits // max(costs.draft_ms, 1e-6), most + 1) - 1  # the first is not there to be sent
+    made = np.maximum(made, 0) if overlap else np.zeros(len(fresh))
+    ready = np.maximum(ready, np.minimum(made, most)).astype(np.intp)
+    fresh_ms = fresh * costs.draft_ms + waits
+    ready_ms = np.maximum(0, ready - made) * costs.draft_ms + costs.verify_ms + costs.row_ms * ready
+    to_ready = np.where(made > 0, right ** (fresh + 1.0), 0.0)
+    stays = np.minimum(right ** (ready + 1.0), 1 - 1e-9)
+    share = to_ready / (to_ready + 1 - stays)
+    tokens = _expected(right, ready)
+    rates = ((1 - share) * _expected(right, fresh) + share * tokens) / ((1 - share) * fresh_ms + share * ready_ms)
+    i = int(np.argmax(rates))
+    worth = (tokens[i] - rates[i] * ready_ms[i]) / (1 - stays[i])
+    return Plan(float(rates[i]), int(fresh[i]), int(ready[i]), float(worth))
+
+
+def _expected(right: float, length: Lengths) -> NDArray[np.float64]:
+    tokens: NDArray[np.float64] = length + 1.0 if right >= 1 else (1 - right ** (length + 1.0)) / (1 - right)
+    return tokens
 
 
 class Pace:
@@ -118,7 +128,7 @@ class Pace:
         return Costs(self._draft_ms, max(ms - row_ms * k, 0.0), row_ms)
 
     def plan(self) -> Plan | None:
-        """The best lengths by what was measured so far."""
+        """The best lengths by what was measured up to the newest round."""
         if self._plan is None and (costs := self.costs) is not None:
             self._plan = best(costs, min(self.right, 0.999))
         return self._plan
@@ -144,7 +154,6 @@ class Pace:
     def drafted(self, ms: float) -> None:
         """A draft took so long."""
         self._draft_ms = ms if self._draft_ms is None else _TIME_DECAY * self._draft_ms + (1 - _TIME_DECAY) * ms
-        self._plan = None
 
     def verified(self, length: int, ms: float) -> None:
         """A verification of `length` drafts took so long."""
@@ -157,7 +166,6 @@ class Pace:
         self._right, self._seen = _DECAY * self._right + right, _DECAY * self._seen + 1
         counts = self._bins[_bin(confidence)]
         counts[0], counts[1] = _DECAY * counts[0] + right, _DECAY * counts[1] + 1
-        self._plan = None
 
     def _right_at(self, confidence: float) -> float:
         right, seen = self._bins[_bin(confidence)]
