@@ -91,7 +91,7 @@ def check_runs(runs: Runs, form: Form) -> tuple[Finding, ...]:
         _check_varies(form, name, x[:, :, index])
     if len(runs) <= needed:
         raise ScalingError(f"{len(runs)} losses cannot tell {needed} parameters (form {form.name}); add runs")
-    size, tokens = -x[1, :, form.parameters.index("alpha")], -x[2, :, form.parameters.index("beta")]
+    size, tokens = (-x[term, :, place] for term, place in enumerate(form.decays, 1))
     findings = [*_few(count, needed, size, tokens), *_spans(size, tokens)]
     if "gamma" in form.parameters:
         findings += _granularity(runs, size)

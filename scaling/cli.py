@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scaling.runs import Runs
 
 METHODS = ("certified", "paper")
-FORMS = ("dense", "full", "reducible", "M0", "M1", "M2", "M3")
+FORMS = ("dense", "tied", "full", "reducible", "M0", "M1", "M2", "M3")
 EXIT_FORMS = ("M0", "M1", "M2", "M3")
 """Those of one exit's loss, which need a row per exit; a sweep has them."""
 BOOTSTRAPS = 4000
@@ -76,7 +76,9 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 def _add_fitting(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the fit")
     group.add_argument(
-        "--form", choices=FORMS, help="M0 to M3 are of one exit's loss (default: full where G varies, else dense)"
+        "--form",
+        choices=FORMS,
+        help="tied: one exponent for N and D; M0 to M3: of one exit's loss (default: full where G varies, else dense)",
     )
     group.add_argument(
         "--method",
@@ -89,6 +91,13 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
         "--bootstraps", type=_count, default=BOOTSTRAPS, metavar="B", help="draws of the runs (default %(default)s)"
     )
     group.add_argument("--seed", type=_count, default=0, help="of the draws (default %(default)s)")
+    group.add_argument(
+        "--hold-out",
+        type=float,
+        metavar="SHARE",
+        help="fit without the SHARE of the runs that took the most compute, and say how well the law tells their "
+        "losses: 0.25",
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -114,17 +123,25 @@ def _once(flag: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _fit(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from family.strict import dumps
     from scaling.fit import fit
+    from scaling.holdout import held_out, held_out_finding, split
     from scaling.lawfile import save_law
     from scaling.report import law_table, summarise
 
-    runs = _read(options)
+    runs, upper, found = _read(options), None, None
     form = options.form or ("full" if len(set(runs.g)) > 1 else "dense")
+    if options.hold_out is not None:
+        runs, upper = split(runs, options.hold_out)
     law = fit(runs, form, options.method, bootstraps=options.bootstraps, seed=options.seed)
+    if upper is not None:
+        found = held_out(law.form, law.theta, runs, upper)
+        law = replace(law, findings=(*law.findings, held_out_finding(found)))
     if options.out:
         save_law(law, options.out)
-    sys.stdout.write(dumps(summarise(law)) if options.json else law_table(law) + "\n")
+    sys.stdout.write(dumps(summarise(law, found)) if options.json else law_table(law) + "\n")
 
 
 def _read(options: argparse.Namespace) -> "Runs":

@@ -70,7 +70,7 @@ def surface(form: Form, theta: FloatArray, g: float = 1.0) -> Surface:
         raise ScalingError(f"the form {form.name} is of one exit's loss; a frontier needs that of a run: full, dense")
     origin = make_runs(np.ones(1), np.ones(1), np.ones(1), g)
     e, a, b = (np.exp(theta @ term[0])[:, None] for term in form.design(origin))
-    alpha, beta = (theta[:, [form.parameters.index(name)]] for name in ("alpha", "beta"))
+    alpha, beta = (theta[:, [place]] for place in form.decays)
     return Surface(e, a, b, alpha, beta)
 
 

@@ -146,15 +146,16 @@ class FittedLaw:
 
     def _reported(self, theta: FloatArray) -> FloatArray:
         """E, A, B, the exponents and `OPTIMAL_SIZE` of θ (..., p)."""
-        alpha, beta = (theta[..., self.form.parameters.index(name)] for name in ("alpha", "beta"))
+        alpha, beta = (theta[..., place] for place in self.form.decays)
         with np.errstate(all="ignore"):
             return np.concatenate([self.form.natural(theta), (beta / (alpha + beta))[..., None]], axis=-1)
 
     def _first_order(self, level: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Standard errors and intervals from the covariance; those of E, A, B are symmetric in their logarithms."""
-        alpha, beta = self.form.parameters.index("alpha"), self.form.parameters.index("beta")
+        decays = list(self.form.decays)
+        alpha, beta = self.theta[decays]
         slope = np.zeros(len(self.theta))
-        slope[[alpha, beta]] = np.array([-self.theta[beta], self.theta[alpha]]) / self.theta[[alpha, beta]].sum() ** 2
+        np.add.at(slope, decays, np.array([-beta, alpha]) / (alpha + beta) ** 2)
         share = np.sqrt(slope @ self._covariance @ slope)
         errors, reach = np.sqrt(np.diag(self._covariance)), _deviation(level)
         centre = self._reported(self.theta)[-1]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from scaling.certificate import Certificate
 from scaling.findings import Finding
+from scaling.holdout import HeldOut
 from scaling.law import LEVEL, OPTIMAL_SIZE, Data, Estimate, FittedLaw
 from scaling.runs import Conventions
 
@@ -37,9 +38,11 @@ class Summary:
     certificate: Certificate
     data: Data
     findings: tuple[Finding, ...]
+    held_out: HeldOut | None = None
+    """Of runs that the law was not fitted to, where some were held out."""
 
 
-def summarise(law: FittedLaw) -> Summary:
+def summarise(law: FittedLaw, held_out: HeldOut | None = None) -> Summary:
     """A law without its draws."""
     return Summary(
         form=law.form.name,
@@ -55,6 +58,7 @@ def summarise(law: FittedLaw) -> Summary:
         certificate=law.certificate,
         data=law.data,
         findings=law.findings,
+        held_out=held_out,
     )
 
 

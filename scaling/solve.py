@@ -20,7 +20,7 @@ from scaling.runs import FloatArray, Runs
 FIRST_EXPONENTS = (0.1, 0.25, 0.5, 1.0)
 """Of N and of D, all pairs; further exponents start at 0, where they change nothing."""
 FIRST_STEPS = 5
-"""From every pair."""
+"""From every start."""
 SEARCHES = 8
 """How many then go on to their end: those with the lowest objective."""
 ROUNDS = 40
@@ -45,22 +45,23 @@ def solve(form: Form, runs: Runs) -> Solution:
     """Fit a form to runs: the lowest of all ends, with its certificate."""
     objective = objective_of(form, runs)
     found = centred(objective)
-    begun = descend(found.objective, found.phi(starts(objective)), most=FIRST_STEPS)
+    begun = descend(found.objective, found.phi(starts(objective, form.decays)), most=FIRST_STEPS)
     best = np.argsort(begun.curve.value, kind="stable")[:SEARCHES]
     ends = descend(found.objective, begun.at[best])
     lowest = int(np.argmin(ends.curve.value))
     return Solution(found.theta(ends.at[[lowest]])[0], certify(form.parameters, found.objective, ends))
 
 
-def starts(objective: Objective) -> FloatArray:
-    """Starting points θ (S, p): pairs of exponents, each with the intercepts that fit the losses best.
+def starts(objective: Objective, decays: tuple[int, int]) -> FloatArray:
+    """Starting points θ (S, p): exponents at the places `decays`, each with the intercepts that fit the losses best.
 
     Given the exponents, L̂ is linear in E, A and B: least squares of L̂ / L - 1 by multiplicative updates (Lee and Seung,
     2001), which keep them positive.
     """
     terms, _, p = objective.x.shape
-    theta = np.zeros((len(FIRST_EXPONENTS) ** 2, p))
-    theta[:, terms : terms + 2] = list(product(FIRST_EXPONENTS, repeat=2))
+    places = sorted(set(decays))
+    theta = np.zeros((len(FIRST_EXPONENTS) ** len(places), p))
+    theta[:, places] = list(product(FIRST_EXPONENTS, repeat=len(places)))
     logs = np.einsum("knp,sp->skn", objective.x, theta) - objective.y
     highest = logs.max(axis=2)
     basis = np.exp(logs - highest[:, :, None])

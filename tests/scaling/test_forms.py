@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from scaling.errors import ScalingError
-from scaling.forms import DENSE, FORMS, FULL, M0, M1, M2, M3, REDUCIBLE, Form
+from scaling.forms import DENSE, FORMS, FULL, M0, M1, M2, M3, REDUCIBLE, TIED, Form
 from scaling.runs import FloatArray, Runs, make_runs
+from scaling.solve import solve
 
 E, A, B, ALPHA, BETA, LAST = 1.7, 400.0, 2000.0, 0.34, 0.36, 0.05
 
@@ -47,6 +48,24 @@ def test_a_form_is_its_formula(form: Form, loss: Callable[[Runs], FloatArray]) -
     np.testing.assert_allclose(np.exp(form.design(runs) @ theta).sum(axis=0), loss(runs), rtol=1e-12)
     assert FORMS[form.name] is form
     np.testing.assert_allclose(form.natural(theta)[:5], [E, A, B, ALPHA, BETA])
+
+
+def test_tied_exponents_are_gadres_law() -> None:
+    runs = exit_rows()
+    eta, c, m = ALPHA / 2, runs.c, runs.d / runs.n
+    theta = np.array([np.log(E), np.log(A), np.log(B), ALPHA])
+    wanted = E + (A * 6**eta * m**eta + B * 6**eta * m**-eta) * c**-eta
+    np.testing.assert_allclose(np.exp(TIED.design(runs) @ theta).sum(axis=0), wanted, rtol=1e-12)
+    assert FORMS["tied"] is TIED and TIED.decays == (3, 3) and DENSE.decays == (3, 4)
+
+
+def test_a_form_may_lack_a_term() -> None:
+    power = Form("power", "E + A C^-alpha", ("alpha",), (), lambda r: {"alpha": (None, -np.log(r.c))}, ("e", "a"))
+    runs = make_runs(np.geomspace(1e7, 1e9, 9), np.geomspace(1e9, 1e11, 9), np.ones(9))
+    truth = np.array([np.log(E), np.log(A), 0.15])
+    solution = solve(power, replace(runs, loss=E + A * runs.c**-0.15))
+    np.testing.assert_allclose(solution.theta, truth, rtol=1e-9)
+    assert solution.certificate.certified and power.natural_names == ("E", "A", "alpha")
 
 
 def test_a_form_of_exits_refuses_rows_of_runs() -> None:

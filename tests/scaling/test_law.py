@@ -10,6 +10,7 @@ import scaling
 from scaling.errors import ScalingError
 from scaling.fit import fit
 from scaling.forms import M0
+from scaling.frontier import optimum, surface
 from scaling.law import FittedLaw
 from scaling.lawfile import load_law
 from scaling.report import law_table, summarise
@@ -69,6 +70,18 @@ def test_estimates_name_every_parameter_and_the_exponent_of_the_best_size() -> N
     for name, truth in (("E", 1.7), ("alpha", alpha), ("gamma", 0.05), ("beta/(alpha+beta)", beta / (alpha + beta))):
         assert abs(estimates[name].value - truth) < 4 * estimates[name].error
     assert law().natural == {e.name: e.value for e in law().estimates()[:-1]}
+
+
+@pytest.mark.parametrize("bootstraps", [0, 50])
+def test_tied_exponents_make_the_best_size_a_square_root(bootstraps: int) -> None:
+    runs = grid_runs(theta=np.array([np.log(1.7), np.log(900.0), np.log(1800.0), 0.35, 0.35, 0.0]))
+    tied = fit(runs, "tied", bootstraps=bootstraps)
+    *found, share = tied.estimates()
+    assert [e.name for e in found] == ["E", "A", "B", "alpha"] and tied.certificate.certified
+    assert abs(found[3].value - 0.35) < 4 * found[3].error
+    assert (share.value, share.error, share.low, share.high) == (0.5, 0, 0.5, 0.5)
+    best = optimum(surface(tied.form, tied.theta[None]), np.array([1e20, 1e22]))
+    assert best.n[0, 1] / best.n[0, 0] == pytest.approx(10)
 
 
 def test_a_law_of_exits_is_asked_with_their_sizes() -> None:
