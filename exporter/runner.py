@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from family.manifest import Graph
 from family.spec import FamilySpec
-from relay.engine.graph import OrtExitView, OrtSegmentView, open_graph
+from relay.engine.graph import OrtExitView, OrtSegmentView, Work, open_graph
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -19,7 +19,7 @@ class GraphRunner:
     def __init__(self, bundle: Path, graph: Graph, spec: FamilySpec, threads: int = 2) -> None:
         self.graph = graph
         kind = OrtExitView if graph.kind == "exit" else OrtSegmentView
-        self._view = kind(open_graph(bundle, graph, threads), graph, spec)
+        self._view = kind(open_graph(bundle, graph, threads), graph, spec, Work())
 
     def run(self, rows: F32 | I64, position: int, wanted: I64 | None = None) -> F32:
         """Consume ids [q] or rows [q, d_model] from `position` on; gives rows [q, d_model] or logits [w, vocab].

@@ -87,15 +87,18 @@ def _best_of(costs: Costs, right: float, fresh: Lengths, ready: Lengths, most: i
     stays = np.minimum(right ** (ready + 1.0), 1 - 1e-9)
     share = to_ready / (to_ready + 1 - stays)
     tokens = _expected(right, ready)
-    rates = ((1 - share) * _expected(right, fresh) + share * tokens) / ((1 - share) * fresh_ms + share * ready_ms)
+    rates: NDArray[np.float64] = ((1 - share) * _expected(right, fresh) + share * tokens) / (
+        (1 - share) * fresh_ms + share * ready_ms
+    )
     i = int(np.argmax(rates))
     worth = (tokens[i] - rates[i] * ready_ms[i]) / (1 - stays[i])
     return Plan(float(rates[i]), int(fresh[i]), int(ready[i]), float(worth))
 
 
 def _expected(right: float, length: Lengths) -> NDArray[np.float64]:
-    tokens: NDArray[np.float64] = length + 1.0 if right >= 1 else (1 - right ** (length + 1.0)) / (1 - right)
-    return tokens
+    if right >= 1:
+        return np.asarray(length + 1, np.float64)
+    return np.asarray((1 - right ** (length + 1.0)) / (1 - right), np.float64)
 
 
 class Pace:

@@ -107,6 +107,30 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a graph of the bundle computed."""
+
+    rows: int
+    logits: int
+    """Of an exit: rows whose logits were wanted."""
+
+
+@dataclass(frozen=True)
+class SpeculationPace:
+    """What a node measured of its speculations between two exits; the newest rounds count most."""
+
+    draft_exit: int
+    target_exit: int
+    right: float
+    """The share of drafts that the target's exit would have made too, where it agreed with all before."""
+    draft_ms: float
+    verify_ms: float
+    """Of a verification of no draft, the way there and back included."""
+    row_ms: float
+    """More of it, for each draft."""
+
+
+@dataclass(frozen=True)
 class Node:
     """One node of the chain, as `describe` reports it."""
 
@@ -131,6 +155,10 @@ class Node:
     hop_ms_p99: float
     upstream: str
     upstream_error: str
+    work: Mapping[str, Work]
+    """What each of its graphs computed since the start."""
+    paces: tuple[SpeculationPace, ...]
+    """Of the speculations that began there."""
 
 
 def token(message: pb.Token) -> Token:
@@ -186,4 +214,9 @@ def node(message: pb.Node) -> Node:
         hop_ms_p99=message.sent.hop_ms_p99,
         upstream=message.upstream,
         upstream_error=message.upstream_error,
+        work={work.graph: Work(work.rows, work.logits) for work in message.work},
+        paces=tuple(
+            SpeculationPace(p.draft_exit, p.target_exit, p.right, p.draft_ms, p.verify_ms, p.row_ms)
+            for p in message.paces
+        ),
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import onnxruntime as ort
 
 from family.manifest import Graph, Manifest, verify_files
-from relay.engine.graph import OrtExitView, OrtSegmentView, open_graph
+from relay.engine.graph import OrtExitView, OrtSegmentView, Work, open_graph
 
 T = TypeVar("T")
 
@@ -26,17 +26,21 @@ class BundleEngine:
         self._opened: dict[str, tuple[ort.InferenceSession, Graph]] = {
             graph.name: (open_graph(bundle, graph, threads), graph) for graph in graphs
         }
+        self.work = {graph.name: Work() for graph in graphs}
+        """What each graph computed since the start."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._pending = set[Future[Any]]()
         """Forwards that wait for the thread or run on it, those that nobody waits for any more too."""
 
     def open_segment(self, index: int) -> OrtSegmentView:
         """A fresh view of segment `index`."""
-        return OrtSegmentView(*self._opened[f"segment-{index}"], self._spec)
+        name = f"segment-{index}"
+        return OrtSegmentView(*self._opened[name], self._spec, self.work[name])
 
     def open_exit(self, index: int) -> OrtExitView:
         """A fresh view of exit `index`."""
-        return OrtExitView(*self._opened[f"exit-{index}"], self._spec)
+        name = f"exit-{index}"
+        return OrtExitView(*self._opened[name], self._spec, self.work[name])
 
     async def run(self, forward: Callable[[], T], *, short: bool) -> T:
         """Call `forward` on the engine's thread and wait for it.

@@ -6,6 +6,7 @@ context, for attention's dummy row. Memory is taken by the system only where a p
 
 import math
 import mmap
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,20 @@ class _Cache:
         self._session.run_with_iobinding(self.binding)
 
 
+@dataclass
+class Work:
+    """What a graph computed for all its views."""
+
+    rows: int = 0
+    logits: int = 0
+    """Of an exit: rows whose logits were wanted."""
+
+
 class OrtSegmentView:
     """A trunk segment's view for one session."""
 
-    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec) -> None:
+    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec, work: Work) -> None:
+        self._work = work
         self._cache = _Cache(session, graph.kv_layers, spec)
         self._input = INPUT_IDS if graph.index == 1 else ROWS_IN
         self._d_model = spec.d_model
@@ -111,6 +122,7 @@ class OrtSegmentView:
         count = len(rows)
         out = np.empty((1, count, self._d_model), np.float32)
         self._cache.run({self._input: np.ascontiguousarray(rows)[None]}, ROWS_OUT, out, past + count)
+        self._work.rows += count
         made: Rows = out[0]
         return made
 
@@ -118,7 +130,8 @@ class OrtSegmentView:
 class OrtExitView:
     """An exit's view for one session: branch, norm and head."""
 
-    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec) -> None:
+    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec, work: Work) -> None:
+        self._work = work
         self._cache = _Cache(session, graph.kv_layers, spec)
         self._vocab_size = spec.vocab_size
         self.has_cache = graph.kv_layers > 0
@@ -132,4 +145,6 @@ class OrtExitView:
         out = np.empty((len(wanted), self._vocab_size), np.float32)
         inputs: dict[str, NDArray[np.generic]] = {ROWS_IN: np.ascontiguousarray(rows)[None], WANTED: wanted}
         self._cache.run(inputs, LOGITS, out, past + len(rows))
+        self._work.rows += len(rows)
+        self._work.logits += len(wanted)
         return out

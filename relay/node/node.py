@@ -17,7 +17,7 @@ from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
 from relay.node.upstream import GOODBYE_S, GrpcTransport, Link
-from relay.pace import Pace
+from relay.pace import Costs, Pace
 from relay.policy import SpeculativeExit, deepest_exit, drafting_exit
 from relay.session import Session
 from relay.v1 import relay_pb2 as pb
@@ -147,6 +147,8 @@ class Node:
                 hop_ms_p99=self.link.hop_ms_at(0.99),
             ),
             upstream=(self.config.upstream or "") if self._channel else "",
+            work=[pb.Work(graph=name, rows=w.rows, logits=w.logits) for name, w in self.engine.work.items()],
+            paces=[_pace(*exits, pace) for exits, pace in self._paces.items()],
         )
         if self._channel is None:
             return [me]
@@ -185,3 +187,15 @@ def resident_bytes() -> int:
     except (OSError, IndexError, ValueError):
         return 0
     return pages * os.sysconf("SC_PAGESIZE")
+
+
+def _pace(draft_exit: int, target_exit: int, pace: Pace) -> pb.Pace:
+    costs = pace.costs or Costs(0.0, 0.0, 0.0)
+    return pb.Pace(
+        draft_exit=draft_exit,
+        target_exit=target_exit,
+        right=pace.right,
+        draft_ms=costs.draft_ms,
+        verify_ms=costs.verify_ms,
+        row_ms=costs.row_ms,
+    )

@@ -736,6 +736,8 @@ class Node(_message.Message):
     SENT_FIELD_NUMBER: _builtins.int
     UPSTREAM_FIELD_NUMBER: _builtins.int
     UPSTREAM_ERROR_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
+    PACES_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     version: _builtins.str
     first_segment: _builtins.int
@@ -762,6 +764,14 @@ class Node(_message.Message):
     def sent(self) -> Global___Traffic:
         """Sent upstream since the start; all zero without an upstream."""
 
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]:
+        """Since the start, of each graph that ran."""
+
+    @_builtins.property
+    def paces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pace]:
+        """Of the speculations that began here."""
+
     def __init__(
         self,
         *,
@@ -781,14 +791,82 @@ class Node(_message.Message):
         sent: Global___Traffic | None = ...,
         upstream: _builtins.str = ...,
         upstream_error: _builtins.str = ...,
+        work: _abc.Iterable[Global___Work] | None = ...,
+        paces: _abc.Iterable[Global___Pace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sent", b"sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_invariant", b"chunk_invariant", "context", b"context", "export_fingerprint", b"export_fingerprint", "family", b"family", "family_fingerprint", b"family_fingerprint", "first_segment", b"first_segment", "granularity", b"granularity", "last_segment", b"last_segment", "precision", b"precision", "rss_bytes", b"rss_bytes", "sent", b"sent", "sessions", b"sessions", "tier", b"tier", "upstream", b"upstream", "upstream_error", b"upstream_error", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_invariant", b"chunk_invariant", "context", b"context", "export_fingerprint", b"export_fingerprint", "family", b"family", "family_fingerprint", b"family_fingerprint", "first_segment", b"first_segment", "granularity", b"granularity", "last_segment", b"last_segment", "paces", b"paces", "precision", b"precision", "rss_bytes", b"rss_bytes", "sent", b"sent", "sessions", b"sessions", "tier", b"tier", "upstream", b"upstream", "upstream_error", b"upstream_error", "version", b"version", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class Work(_message.Message):
+    """What a graph of the bundle computed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRAPH_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
+    graph: _builtins.str
+    rows: _builtins.int
+    logits: _builtins.int
+    """Of an exit: rows whose logits were wanted."""
+    def __init__(
+        self,
+        *,
+        graph: _builtins.str = ...,
+        rows: _builtins.int = ...,
+        logits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph", "logits", b"logits", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Work: _TypeAlias = Work  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    """What a node measured of its speculations between two exits; the newest rounds count most."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAFT_EXIT_FIELD_NUMBER: _builtins.int
+    TARGET_EXIT_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    DRAFT_MS_FIELD_NUMBER: _builtins.int
+    VERIFY_MS_FIELD_NUMBER: _builtins.int
+    ROW_MS_FIELD_NUMBER: _builtins.int
+    draft_exit: _builtins.int
+    target_exit: _builtins.int
+    right: _builtins.float
+    """The share of drafts that the target's exit would have made too, where it agreed with all before."""
+    draft_ms: _builtins.float
+    """Of a draft; of a verification of no draft, the way there and back included; and more of it for each draft."""
+    verify_ms: _builtins.float
+    row_ms: _builtins.float
+    def __init__(
+        self,
+        *,
+        draft_exit: _builtins.int = ...,
+        target_exit: _builtins.int = ...,
+        right: _builtins.float = ...,
+        draft_ms: _builtins.float = ...,
+        verify_ms: _builtins.float = ...,
+        row_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_exit", b"draft_exit", "draft_ms", b"draft_ms", "right", b"right", "row_ms", b"row_ms", "target_exit", b"target_exit", "verify_ms", b"verify_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class Traffic(_message.Message):
