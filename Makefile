@@ -39,10 +39,14 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.chain --json
 	$(BIN)/python -m benchmarks.exits --json
 	$(BIN)/python -m benchmarks.engine --json
+	$(BIN)/python -m benchmarks.link --json
 	$(BIN)/python -m benchmarks.training --json
 	$(BIN)/python -m benchmarks.placement --json
 	$(BIN)/python -m benchmarks.fit --json
 	$(BIN)/python -m benchmarks.recovery --json
+	$(BIN)/python -m benchmarks.interference --json
+	$(BIN)/python -m benchmarks.laws --json
+	$(BIN)/python -m benchmarks.extrapolation --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh

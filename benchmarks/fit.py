@@ -19,14 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import public, report
 
 if TYPE_CHECKING:
     from scaling.runs import FloatArray, Runs
 
-POINTS = "scaling/epoch-chinchilla/svg_extracted_data.csv"
-HIGHEST = 5
-"""Points of highest loss that the replication leaves out."""
 NEAR = 1e-3
 
 
@@ -47,10 +44,9 @@ def measure(size: Size = Size()) -> dict[str, Any]:
     from scaling.bootstrap import bootstrap
     from scaling.forms import DENSE
     from scaling.paper import grid, solve_paper
-    from scaling.read import read_runs
     from scaling.solve import objective_of, solve
 
-    runs = read_runs(report.data(POINTS)).without_highest(HIGHEST)
+    runs = public.chinchilla()
     fit_s, solution = _timed(lambda: solve(DENSE, runs), size.fits)
     objective = objective_of(DENSE, runs)
     bootstrap_s, draws = _timed(lambda: bootstrap(objective, solution.theta, runs.cluster, size.draws))
