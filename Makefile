@@ -47,6 +47,8 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.interference --json
 	$(BIN)/python -m benchmarks.laws --json
 	$(BIN)/python -m benchmarks.extrapolation --json
+	$(BIN)/python -m benchmarks.speculation --json
+	$(BIN)/python -m benchmarks.wan --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh
