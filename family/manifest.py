@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from family.certificate import Certificate
 from family.errors import BundleError, ManifestError
 from family.files import sha256_file, write_atomic
 from family.spec import FamilySpec
@@ -128,6 +129,8 @@ class Manifest:
     quality: Quality | None = field(default=None)
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Texts that the chat template may name, by the tokenizer's names for them: `bos_token`, `eos_token`, ..."""
+    certificate: Certificate | None = field(default=None)
+    """Thresholds with a promise. It changes nothing that a graph computes, so it is part of no fingerprint."""
 
     def __post_init__(self) -> None:
         names = {g.name for g in self.graphs}
@@ -150,6 +153,19 @@ class Manifest:
                 raise FieldError(f"files.{name}", "expected a path inside the bundle")
         for tier, segments in self.tiers.items():
             check_segments(segments, self.spec.granularity, f"tiers.{tier}")
+        if self.certificate is not None:
+            self._check_certificate(self.certificate)
+
+    def certifies(self, certificate: Certificate) -> bool:
+        """Whether a certificate was made on this family at this precision."""
+        return (certificate.family, certificate.precision) == (self.family_fingerprint, self.precision)
+
+    def _check_certificate(self, certificate: Certificate) -> None:
+        if not self.certifies(certificate):
+            raise FieldError("certificate", "made for another family or precision; run calibrate-family on this bundle")
+        for i, rule in enumerate(certificate.rules):
+            if len(rule.thresholds) != self.spec.granularity - 1:
+                raise FieldError(f"certificate.rules[{i}].thresholds", "expected one for each exit but the last")
 
     def graph(self, kind: str, index: int) -> Graph:
         """The graph `segment-index` or `exit-index`."""

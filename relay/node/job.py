@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from family.spec import FamilySpec
 from relay import options
+from relay.certified import certified
 from relay.errors import IdsUnknownError, InvalidRequestError, PromptTooLongError, UnknownExitError
 from relay.node.node import Node
 from relay.node.stops import Limit
@@ -47,9 +48,8 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
     spec = node.manifest.spec
     ids = await _prompt(node, request)
     check_prompt(ids, spec)
-    policy = options.policy(request.policy) or FixedExit(node.deepest_exit)
     penalties = options.penalties(request.penalties)
-    check_policy(policy, penalties, node)
+    policy = checked(options.policy(request.policy) or FixedExit(node.deepest_exit), penalties, node)
     room = spec.context - len(ids)
     own_stops = () if request.ignore_stop else node.manifest.stop_ids
     return Job(
@@ -80,10 +80,13 @@ def check_prompt(ids: Sequence[int], spec: FamilySpec) -> None:
     _ids(ids, spec, "token id")
 
 
-def check_policy(policy: Policy, penalties: Penalties, node: Node) -> None:
-    """Raise what is wrong with a policy for a text with these penalties, begun on this node: `UnknownExitError`,
-    `NoUpstreamError`, `IdsUnknownError`.
+def checked(policy: Policy, penalties: Penalties, node: Node) -> Policy:
+    """A policy that this node can follow, with thresholds in place of an epsilon.
+
+    Raises what is wrong with it for a text with these penalties, begun on this node: `InvalidRequestError`,
+    `UnknownExitError`, `NoUpstreamError`, `IdsUnknownError`.
     """
+    policy = certified(policy, node.manifest)
     deepest, last = deepest_exit(policy, node.deepest_exit), node.last_segment
     granularity = node.manifest.spec.granularity
     if not 1 <= deepest <= granularity:
@@ -97,6 +100,7 @@ def check_policy(policy: Policy, penalties: Penalties, node: Node) -> None:
             f"penalties need the token ids, which only this node has, and it serves exits up to {last}; "
             f"leave the penalties out, or choose a policy that asks no exit beyond {last}"
         )
+    return policy
 
 
 def _check_speculation(policy: SpeculativeExit, target: int, penalties: Penalties, node: Node) -> None:

@@ -15,7 +15,7 @@ from relay import options, wire
 from relay.errors import InternalError, InvalidRequestError, NotReadyError, public, refuse, request_id_of
 from relay.names import is_name
 from relay.node.generate import Decided, Finished, generate
-from relay.node.job import Job, check_policy, job_of
+from relay.node.job import Job, checked, job_of
 from relay.node.node import Node
 from relay.node.sessions import Text
 from relay.session import Session
@@ -89,8 +89,7 @@ class RelayServicer(rpc.RelayServicer):
             if policy is None:
                 raise InvalidRequestError("the request has no policy; give exit, schedule or confidence")
             text = node.sessions.text(wire.name("session", request.session))
-            check_policy(policy, text.penalties, node)
-            text.policy = policy
+            text.policy = checked(policy, text.penalties, node)
             return pb.SteerReply()
         raise AssertionError("unreachable: aborting raises")
 
