@@ -42,7 +42,7 @@ from training.progress import ProgressLines
 from training.recipe import Recipe
 from training.report import REPORT_VERSION, CurvePoint, HeldOut, Report, library_versions, load_report
 from training.state import STATE_NAME, last_checkpoint
-from training.trainer import FamilyTrainer, curve, seconds_spent, training_arguments
+from training.trainer import FamilyTrainer, check_finite, curve, seconds_spent, training_arguments
 
 POINTS_PER_RUN = 50
 """Points of the loss curve in a run."""
@@ -127,7 +127,7 @@ def train(job: Job, base: LoadedBase) -> Report | None:
             tokens_seen=fitted.curve[-1].tokens,
             seconds=round(fitted.seconds, 1),
             train=tuple(windows.uses()),
-            held_out=_scores(trained, held_out, job.recipe.window, fitted.device),
+            held_out=_scores(trained, held_out, job.recipe, fitted.device),
             curve=fitted.curve,
             libraries=library_versions(),
             run=run,
@@ -337,13 +337,15 @@ def _windows(job: Job, base: LoadedBase) -> Windows:
 
 
 def _scores(
-    family: FamilyForCausalLM, held_out: Sequence[tuple[Path, Ids]], window: int, device: torch.device
+    family: FamilyForCausalLM, held_out: Sequence[tuple[Path, Ids]], recipe: Recipe, device: torch.device
 ) -> tuple[HeldOut, ...]:
     nn.Module.to(family, device)
     found = []
     for path, ids in held_out:
         with tqdm(total=len(ids), unit="tok", unit_scale=True, desc=f"scoring {path.name}", disable=None) as bar:
-            scores = evaluate(family_logits(family), ids, window, window, progress=bar.update)
+            scores = evaluate(family_logits(family), ids, recipe.window, recipe.window, progress=bar.update)
+        for score in scores.exits:
+            check_finite(f"loss of exit {score.exit} on {path.name}", score.cross_entropy, recipe.steps)
         found.append(HeldOut(path.name, sha256_file(path), scores))
     return tuple(found)
 

@@ -139,10 +139,8 @@ class FamilyTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the exits' losses and agreement since the log before, tokens, and seconds over all starts of the run."""
         if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise TrainingError(
-                    f"the loss is {logs['loss']} after {self.state.global_step} steps; lower --lr, or raise --warmup"
-                )
+            for name, value in (("loss", logs["loss"]), ("gradient's norm", logs.get("grad_norm", 0.0))):
+                check_finite(name, value, self.state.global_step)  # so no checkpoint has weights that are no numbers
             losses, agreement = self.accelerator.reduce(self._exit_sums / self._forwards, "mean").tolist()
             self._exit_sums, self._forwards = torch.zeros(2, self.granularity), 0
             now = time.monotonic()
@@ -177,6 +175,12 @@ class FamilyTrainer(Trainer):
             state: Mapping[str, Tensor] = self.family.state_dict() if state_dict is None else state_dict
             kept = {name: tensor.contiguous() for name, tensor in state.items() if name in self.trained}
             save_file(kept, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def check_finite(name: str, value: float, steps: int) -> None:
+    """Raise `TrainingError` if what training has come to is no number."""
+    if not math.isfinite(value):
+        raise TrainingError(f"the {name} is {value} after {steps} steps; lower --lr, or raise --warmup")
 
 
 def seconds_spent(state: TrainerState) -> float:

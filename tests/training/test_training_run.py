@@ -390,6 +390,26 @@ def test_losses_that_are_no_numbers_end_the_run(job: Job, tiny: LoadedBase) -> N
         train(replace(job, recipe=replace(RECIPE, lr=1e30)), tiny)
 
 
+def test_weights_that_the_last_step_ruins_are_no_finished_family(
+    job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = replace(job, recipe=replace(RECIPE, tokens=256, lr=1e39))  # the first step of a warm-up moves nothing
+    with pytest.raises(TrainingError, match=r"the loss of exit 1 on text\.txt is \w+ after 2 steps; lower --lr"):
+        train(two, tiny)
+    assert not (job.out / "report.json").exists()
+    step = FamilyTrainer.training_step
+
+    def ruined(self: FamilyTrainer, *arguments: object) -> torch.Tensor:
+        loss: torch.Tensor = step(self, *arguments)  # type: ignore[arg-type]
+        next(self.family.branches.parameters()).grad.fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(FamilyTrainer, "training_step", ruined)
+    with pytest.raises(TrainingError, match=r"the gradient's norm is nan after 1 steps; lower --lr"):
+        train(replace(two, out=job.out.with_name("ruined")), tiny)
+    assert not list((job.out.with_name("ruined") / STATE_NAME).glob("checkpoint-*"))
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])
 def test_the_learning_rate_rises_and_falls(
     schedule: str, job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
