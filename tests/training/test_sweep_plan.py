@@ -119,6 +119,12 @@ def test_what_should_not_be_run_is_refused_by_name(grid: Grid, facts: Any, probl
     assert problem in str(caught.value)
 
 
+def test_held_out_text_that_fills_no_window_is_refused_by_name() -> None:
+    short = replace(FACTS, held_out=(replace(FACTS.held_out[0], tokens=15),))
+    with pytest.raises(SweepError, match=r"held\.txt: 15 tokens to measure on, fewer than one window of 16; raise"):
+        make_plan(design(), short)
+
+
 def test_a_plan_file_is_read_as_it_was_written_and_refused_when_edited(tmp_path: Path) -> None:
     plan = full_plan()
     save_plan(plan, tmp_path)

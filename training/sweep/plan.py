@@ -124,10 +124,16 @@ def make_plan(design: Design, corpus: CorpusFacts) -> Plan:
     ids: a sweep that is cut short has whole budgets, and no side of its grid is missing from the last one.
 
     Raises:
-        SweepError: a run has too few steps, too many epochs, too large a head, or exits that do not fit; the text names
-            it and what to change.
+        SweepError: a run has too few steps, too many epochs, too large a head, or exits that do not fit, or a held-out
+            text does not fill a window; the text names it and what to change.
     """
     plan = Plan(PLAN_VERSION, design, corpus, ())
+    for text in corpus.held_out:
+        if text.tokens < design.recipe.window:
+            raise SweepError(
+                f"{text.file}: {text.tokens} tokens to measure on, fewer than one window of {design.recipe.window}; "
+                "raise texts.held_out_tokens, or give a longer text"
+            )
     found: dict[str, Run] = {}
     try:
         for grid in design.grids:
