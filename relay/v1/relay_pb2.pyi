@@ -56,13 +56,30 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     DESCRIPTOR: _descriptor.EnumDescriptor
     CODEC_UNSPECIFIED: _Codec.ValueType  # 0
     CODEC_F32: _Codec.ValueType  # 1
-    """f32, little-endian, lossless."""
+    """Lossless."""
+    CODEC_BF16: _Codec.ValueType  # 2
+    """The upper halves of f32, rounded to nearest, ties to even."""
+    CODEC_INT8: _Codec.ValueType  # 3
+    """A row is one byte of exponent; the indices (uint16) of 4 channels and what of them was taken out (bf16); a byte for
+    the step of every 32 channels; a byte for each channel, after a rotation (Hadamard) of these 32.
+    """
+    CODEC_INT4: _Codec.ValueType  # 4
+    """The same with half a byte for each channel, the lower half first."""
 
-class Codec(_Codec, metaclass=_CodecEnumTypeWrapper): ...
+class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
+    """How rows are written; every row alone, one after the other, little-endian. relay/codec.py has the code."""
 
 CODEC_UNSPECIFIED: Codec.ValueType  # 0
 CODEC_F32: Codec.ValueType  # 1
-"""f32, little-endian, lossless."""
+"""Lossless."""
+CODEC_BF16: Codec.ValueType  # 2
+"""The upper halves of f32, rounded to nearest, ties to even."""
+CODEC_INT8: Codec.ValueType  # 3
+"""A row is one byte of exponent; the indices (uint16) of 4 channels and what of them was taken out (bf16); a byte for
+the step of every 32 channels; a byte for each channel, after a rotation (Hadamard) of these 32.
+"""
+CODEC_INT4: Codec.ValueType  # 4
+"""The same with half a byte for each channel, the lower half first."""
 Global___Codec: _TypeAlias = Codec  # noqa: Y015
 
 @_typing.final
@@ -84,6 +101,7 @@ class GenerateRequest(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PENALTIES_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Chosen by the client; names the session on every node and in every log. Empty: the node draws one."""
     text: _builtins.str
@@ -100,6 +118,10 @@ class GenerateRequest(_message.Message):
     keep: _builtins.bool
     """Keep the session when the text is over: the next request of its name computes only what is new in its prompt. Nodes
     upstream keep theirs for their grace; after that they are sent the rows again.
+    """
+    codec: Global___Codec.ValueType
+    """How rows travel between the nodes, for the whole text. Unset: as the node is set up, which is CODEC_F32 unless its
+    user chose another.
     """
     @_builtins.property
     def ids(self) -> Global___TokenIds: ...
@@ -143,10 +165,11 @@ class GenerateRequest(_message.Message):
         logprobs: _builtins.int | None = ...,
         penalties: Global___Penalties | None = ...,
         keep: _builtins.bool = ...,
+        codec: Global___Codec.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "chat", b"chat", "ids", b"ids", "logprobs", b"logprobs", "penalties", b"penalties", "policy", b"policy", "prompt", b"prompt", "sampling", b"sampling", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "chat", b"chat", "ids", b"ids", "ignore_stop", b"ignore_stop", "keep", b"keep", "logits", b"logits", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "penalties", b"penalties", "policy", b"policy", "prompt", b"prompt", "samples", b"samples", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_ids", b"stop_ids", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "chat", b"chat", "codec", b"codec", "ids", b"ids", "ignore_stop", b"ignore_stop", "keep", b"keep", "logits", b"logits", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "penalties", b"penalties", "policy", b"policy", "prompt", b"prompt", "samples", b"samples", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_ids", b"stop_ids", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
@@ -736,6 +759,7 @@ class Node(_message.Message):
     SENT_FIELD_NUMBER: _builtins.int
     UPSTREAM_FIELD_NUMBER: _builtins.int
     UPSTREAM_ERROR_FIELD_NUMBER: _builtins.int
+    CODECS_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
     PACES_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
@@ -765,6 +789,10 @@ class Node(_message.Message):
         """Sent upstream since the start; all zero without an upstream."""
 
     @_builtins.property
+    def codecs(self) -> _containers.RepeatedScalarFieldContainer[Global___Codec.ValueType]:
+        """Codecs of rows that it knows; empty: CODEC_F32 alone."""
+
+    @_builtins.property
     def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]:
         """Since the start, of each graph that ran."""
 
@@ -791,12 +819,13 @@ class Node(_message.Message):
         sent: Global___Traffic | None = ...,
         upstream: _builtins.str = ...,
         upstream_error: _builtins.str = ...,
+        codecs: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         work: _abc.Iterable[Global___Work] | None = ...,
         paces: _abc.Iterable[Global___Pace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sent", b"sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_invariant", b"chunk_invariant", "context", b"context", "export_fingerprint", b"export_fingerprint", "family", b"family", "family_fingerprint", b"family_fingerprint", "first_segment", b"first_segment", "granularity", b"granularity", "last_segment", b"last_segment", "paces", b"paces", "precision", b"precision", "rss_bytes", b"rss_bytes", "sent", b"sent", "sessions", b"sessions", "tier", b"tier", "upstream", b"upstream", "upstream_error", b"upstream_error", "version", b"version", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_invariant", b"chunk_invariant", "codecs", b"codecs", "context", b"context", "export_fingerprint", b"export_fingerprint", "family", b"family", "family_fingerprint", b"family_fingerprint", "first_segment", b"first_segment", "granularity", b"granularity", "last_segment", b"last_segment", "paces", b"paces", "precision", b"precision", "rss_bytes", b"rss_bytes", "sent", b"sent", "sessions", b"sessions", "tier", b"tier", "upstream", b"upstream", "upstream_error", b"upstream_error", "version", b"version", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
