@@ -1,6 +1,7 @@
 """The compute-optimal frontier: N*, D*, L* of a budget, what a G costs at equal loss, and what it saves.
 
-At one G every form of a run's loss is L = E + A N^-alpha + B D^-beta (a `Surface`). With C = 6 N D the best size is
+At one G every form of a run's loss is L = E + A N^-alpha + B D^-beta (a `Surface`), and so is a form of one exit's loss
+where the exit has its place (`Place`), and the mean over a family's exits. With C = 6 N D the best size is
 N* = K (C/6)^a, K = (alpha A / beta B)^(1/(alpha+beta)), a = beta/(alpha+beta) (Hoffmann et al., arXiv 2203.15556,
 eq. 4), and L* = E + (A K^-alpha + B K^beta) (C/6)^-(alpha beta/(alpha+beta)). With any other cost of a token
 (`scaling.costs`: branches and heads, by which G moves N* and D*) the optimum is found by a search in one dimension.
@@ -8,13 +9,13 @@ eq. 4), and L* = E + (A K^-alpha + B K^beta) (C/6)^-(alpha beta/(alpha+beta)). W
 S parameter vectors (a law's θ or its draws) and P points are done at once: results are (S, P).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from scaling.costs import Cost
+from scaling.costs import Cost, six_n
 from scaling.errors import ScalingError
 from scaling.forms import Form
 from scaling.runs import FLOPS_PER_PARAMETER, FloatArray, make_runs
@@ -28,7 +29,7 @@ CUTS = 52
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """L = E + A N^-alpha + B D^-beta at one G, for S parameter vectors; every field (S, 1)."""
+    """L = E + A N^-alpha + B D^-beta at one G, for S parameter vectors; every field (S, 1), or (S, P) by point."""
 
     e: FloatArray
     """E, nats per token."""
@@ -60,18 +61,62 @@ class Optimum(NamedTuple):
     """L*, nats per token."""
 
 
-def surface(form: Form, theta: FloatArray, g: float = 1.0) -> Surface:
+@dataclass(frozen=True)
+class Place:
+    """Where an exit reads, and how large its own model is, beside its run; numbers, or one for each point (P,)."""
+
+    depth: FloatArray | float = 1.0
+    """l_g/L."""
+    size: FloatArray | float = 1.0
+    """N_g/N, as the law counts N."""
+    weight: float | None = None
+    """w_g in the family loss; without it 1/G."""
+
+
+LAST = Place()
+"""The last exit, which has the whole trunk."""
+
+
+def surface(form: Form, theta: FloatArray, g: float = 1.0, place: Place | None = None) -> Surface:
     """The surface of a form at G, for θ (S, p).
 
+    Args:
+        form: of a run's loss, or with `place` of one exit's.
+        theta: parameters.
+        g: exits of the family.
+        place: that of the exit; its size and depth hold at every N.
+
     Raises:
-        ScalingError: the form is of one exit's loss.
+        ScalingError: the form is of one exit's loss, and nothing says of which.
     """
-    if form.needs:
-        raise ScalingError(f"the form {form.name} is of one exit's loss; a frontier needs that of a run: full, dense")
-    origin = make_runs(np.ones(1), np.ones(1), np.ones(1), g)
-    e, a, b = (np.exp(theta @ term[0])[:, None] for term in form.design(origin))
-    alpha, beta = (theta[:, [place]] for place in form.decays)
+    if form.needs and place is None:
+        raise ScalingError(
+            f"the form {form.name} is of one exit's loss, so its frontier is that of one exit, or of the mean over "
+            "several: say where in the trunk they are"
+        )
+    at = place or LAST
+    depth, size = np.broadcast_arrays(np.atleast_1d(np.asarray(at.depth, float)), np.asarray(at.size, float))
+    one = np.ones(len(depth))
+    weight = one / g if at.weight is None else one * at.weight
+    origin = replace(
+        make_runs(one, one, one, g), exit_layer=depth, n_layers=one, n_exit=np.array(size), exit_weight=weight
+    )
+    e, a, b = (np.exp(theta @ term.T) for term in form.design(origin))
+    alpha, beta = (theta[:, [column]] for column in form.decays)
     return Surface(e, a, b, alpha, beta)
+
+
+def family_surface(form: Form, theta: FloatArray, exits: Sequence[Place]) -> Surface:
+    """The surface of the mean over a family's exits, whose number is G; that of a run's loss where the form is of it.
+
+    All exits share alpha and beta, so the mean has the form of one.
+    """
+    g = len(exits)
+    if not form.needs:
+        return surface(form, theta, g)
+    each = [surface(form, theta, g, place) for place in exits]
+    e, a, b = (np.mean([getattr(one, name) for one in each], axis=0) for name in ("e", "a", "b"))
+    return Surface(e, a, b, each[0].alpha, each[0].beta)
 
 
 def optimum(at: Surface, c: FloatArray | float, cost: Cost | None = None) -> Optimum:
@@ -95,7 +140,7 @@ def optimum(at: Surface, c: FloatArray | float, cost: Cost | None = None) -> Opt
 def compute_for(at: Surface, loss: FloatArray | float, cost: Cost | None = None) -> FloatArray:
     """C (S, P), the least compute that reaches losses (P,) or (S, P): the frontier read the other way round.
 
-    Infinite where a loss is not above E.
+    Infinite where a loss is not above E; NaN where there is no best size.
     """
     with np.errstate(all="ignore"):
         reducible = np.where(loss > at.e, loss - at.e, np.nan)
@@ -106,7 +151,7 @@ def compute_for(at: Surface, loss: FloatArray | float, cost: Cost | None = None)
             largest = np.log(_closed_size(at, closed)) + REACH
             x = _lowest(lambda x: cost(np.exp(x)) * at.tokens_for(np.asarray(loss), np.exp(x)), smallest, largest)
             closed = cost(np.exp(x)) * at.tokens_for(np.asarray(loss), np.exp(x))
-    return np.where(loss > at.e, closed, np.inf)
+    return np.where(loss <= at.e, np.inf, closed)
 
 
 def equal_loss_multiplier(
@@ -139,23 +184,29 @@ def leverage(
 
 
 def separate_leverage(
-    dense: Surface, loss: FloatArray, sizes: FloatArray, d: FloatArray | float, n: float
+    dense: Surface,
+    loss: FloatArray,
+    sizes: FloatArray,
+    d: FloatArray | float,
+    n: FloatArray | float,
+    costs: tuple[Cost, Cost] = (six_n, six_n),
 ) -> FloatArray:
-    """What dense models of the exits' sizes cost, over the family's 6ND, for the same mean loss (S, P).
+    """What dense models of the exits' sizes cost, over the family's C, for the same mean loss (S, P).
 
     All of them are trained on one number of tokens D', which is what makes their mean loss equal the family's.
 
     Args:
         dense: surface at G = 1.
         loss: the family's mean loss (S, P).
-        sizes: N_g of the exits (G,).
-        d: tokens that the family saw (P,).
-        n: N of the family.
+        sizes: N_g of the exits (G,), or (S, P, G).
+        d: tokens that the family saw, which broadcasts against (S, P).
+        n: N of the family, likewise.
+        costs: of a token of a dense model and of the family.
     """
     floor = dense.e + (dense.a[..., None] * sizes ** -dense.alpha[..., None]).mean(axis=-1)
     with np.errstate(all="ignore"):
         tokens = np.where(loss > floor, (dense.b / (loss - floor)) ** (1 / dense.beta), np.inf)
-    ratio: FloatArray = sizes.sum() * tokens / (n * np.asarray(d))
+    ratio: FloatArray = costs[0](sizes).sum(axis=-1) * tokens / (costs[1](np.asarray(n)) * np.asarray(d))
     return ratio
 
 

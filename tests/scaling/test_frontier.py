@@ -7,15 +7,19 @@ import pytest
 
 from scaling.costs import cost_of, six_n, through
 from scaling.errors import ScalingError
-from scaling.forms import DENSE, FULL, M0
+from scaling.forms import DENSE, FULL, M0, M1, M2, M3, Form
 from scaling.frontier import (
+    LAST,
+    Place,
     compute_for,
     equal_loss_multiplier,
+    family_surface,
     leverage,
     optimum,
     separate_leverage,
     surface,
 )
+from scaling.runs import FloatArray, make_runs
 from training.presets import PRESETS, norm_exits
 
 PAPER = np.array([[np.log(1.18), np.log(408.69), np.log(3120.14), 0.3006, 0.3514, 0.041]])
@@ -93,6 +97,75 @@ def test_there_is_no_optimum_where_loss_rises_with_size() -> None:
     assert np.isnan(optimum(surface(FULL, rising), BUDGETS).n).all()
 
 
-def test_an_exits_law_has_no_frontier_of_runs() -> None:
-    with pytest.raises(ScalingError, match="one exit's loss"):
+EXIT_THETA = {
+    M0: PAPER[:, :5],
+    M1: PAPER,
+    M2: np.column_stack([PAPER[:, :5], [0.1]]),
+    M3: np.column_stack([PAPER[:, :5], [0.3]]),
+}
+"""θ of each law per exit."""
+EXITS = [Place(0.25, 0.4), Place(0.5, 0.6), Place(1.0, 1.0)]
+
+
+def exit_loss(form: Form, place: Place, n: FloatArray, d: FloatArray, g: int) -> FloatArray:
+    """What the form itself says of an exit at N and D."""
+    one = np.ones(len(n))
+    rows = replace(
+        make_runs(n, d, one, g),
+        exit_layer=8 * place.depth * one,
+        n_layers=8 * one,
+        n_exit=place.size * n,
+        exit_weight=one / g if place.weight is None else place.weight * one,
+    )
+    loss: FloatArray = np.exp(form.design(rows) @ EXIT_THETA[form][0]).sum(axis=0)
+    return loss
+
+
+@pytest.mark.parametrize("form", EXIT_THETA, ids=lambda form: form.name)
+def test_an_exit_in_its_place_has_a_surface_at_every_n_and_so_has_the_mean(form: Form) -> None:
+    n, d = np.array([1e8, 1e9, 3e10]), np.array([1e10, 1e11, 1e11])
+    theta = EXIT_THETA[form]
+    weighted = [replace(place, weight=weight) for place, weight in zip(EXITS, (0.2, 0.3, 0.5), strict=True)]
+    losses = [exit_loss(form, place, n, d, 3) for place in weighted]
+    for place, loss in zip(weighted, losses, strict=True):
+        np.testing.assert_allclose(surface(form, theta, 3, place).loss(n, d)[0], loss)
+    np.testing.assert_allclose(family_surface(form, theta, weighted).loss(n, d)[0], np.mean(losses, axis=0))
+
+
+@pytest.mark.parametrize("form", EXIT_THETA, ids=lambda form: form.name)
+def test_the_frontier_of_a_family_is_where_no_other_size_has_a_better_mean(form: Form) -> None:
+    found = optimum(family_surface(form, EXIT_THETA[form], EXITS), BUDGETS)
+    for factor in (0.98, 1.02):
+        n, d = found.n[0] * factor, found.d[0] / factor
+        assert (np.mean([exit_loss(form, place, n, d, 3) for place in EXITS], axis=0) > found.loss[0]).all()
+
+
+def test_a_place_may_differ_from_point_to_point() -> None:
+    both = Place(np.array([0.25, 0.5]), np.array([0.4, 0.6]))
+    found = optimum(surface(M1, EXIT_THETA[M1], 3, both), BUDGETS)
+    for i, place in enumerate(EXITS[:2]):
+        alone = optimum(surface(M1, EXIT_THETA[M1], 3, place), BUDGETS[i])
+        assert found.n[0, i] == pytest.approx(alone.n[0, 0]) and found.loss[0, i] == pytest.approx(alone.loss[0, 0])
+
+
+def test_the_last_exit_costs_nothing_but_interference() -> None:
+    multiplier = {
+        form: equal_loss_multiplier(surface(form, theta, 1, LAST), surface(form, theta, 3, LAST), BUDGETS)
+        for form, theta in EXIT_THETA.items()
+    }
+    for form in (M0, M2, M3):  # equal weights
+        np.testing.assert_allclose(multiplier[form], 1.0)
+    assert (multiplier[M1] > 1.1).all()
+
+
+def test_an_exits_law_has_no_frontier_where_nothing_says_of_which_exit() -> None:
+    with pytest.raises(ScalingError, match="say where in the trunk they are"):
         surface(M0, PAPER[:, :5])
+
+
+def test_separate_models_may_cost_what_they_exactly_cost() -> None:
+    at, sizes = surface(DENSE, PAPER[:, :5]), np.array([[[5e8, 1e9], [1e9, 2e9]]])
+    d, n = np.array([2e10, 4e10]), np.array([1e9, 2e9])
+    loss = np.mean([at.loss(sizes[0, :, i], d) for i in range(2)], axis=0)
+    twice = separate_leverage(at, loss, sizes, d, n, (lambda n: 12 * n, six_n))
+    np.testing.assert_allclose(twice, [[3.0, 3.0]])
