@@ -108,25 +108,62 @@ class Partners:
     """Exits beside dense models of their own size that saw as many tokens: interference without any law."""
 
     row: IntArray
-    """(P,), which rows of the runs these exits are."""
+    """(P,), which row of the runs the exit is."""
+    dense: IntArray
+    """(P,), and which its partner; an exit with several is there as often."""
     ratio: FloatArray
     """(P,), the exit's loss over that of its partner."""
 
 
 def partners(runs: Runs) -> Partners:
-    """Every exit of a family that has a dense partner among the rows; several partners count with their mean."""
+    """Every pair of an exit of a family and a dense partner of it."""
     if runs.n_exit is None:
         raise ScalingError("exits are compared with dense models of their size, which needs n_exit")
-    dense = np.flatnonzero(runs.g == 1)
-    found = []
-    for row in np.flatnonzero(runs.g > 1):
-        near = (np.abs(runs.n_exit[dense] / runs.n_exit[row] - 1) < SAME_SIZE) & (
-            np.abs(runs.d[dense] / runs.d[row] - 1) < SAME_TOKENS
-        )
-        if near.any():
-            found.append((row, runs.loss[row] / runs.loss[dense[near]].mean()))
-    pairs = np.array(found, float).reshape(-1, 2)
-    return Partners(pairs[:, 0].astype(np.int64), pairs[:, 1])
+    dense, early = np.flatnonzero(runs.g == 1), np.flatnonzero(runs.g > 1)
+    near = (np.abs(runs.n_exit[dense] / runs.n_exit[early, None] - 1) < SAME_SIZE) & (
+        np.abs(runs.d[dense] / runs.d[early, None] - 1) < SAME_TOKENS
+    )
+    row, partner = early[np.nonzero(near)[0]], dense[np.nonzero(near)[1]]
+    return Partners(row, partner, runs.loss[row] / runs.loss[partner])
+
+
+def partner_factors(runs: Runs, dense_theta: FloatArray) -> tuple[IntArray, Factors]:
+    """`run_factors` with measured partners in place of the law, for the families all of whose early exits have one.
+
+    The last exit's partner is the dense run of its size whose D is nearest; the law moves its loss from that D to the
+    family's, and does nothing else.
+
+    Args:
+        runs: rows of exits, dense runs among them.
+        dense_theta: the dense law's θ (S, 5).
+
+    Returns:
+        The families' clusters (F,), and their factors.
+
+    Raises:
+        ScalingError: no family has partners for all its early exits.
+    """
+    found, law = partners(runs), surface(DENSE, dense_theta)
+    assert runs.n_exit is not None and runs.exit_layer is not None
+    clusters, columns = [], []
+    for cluster in np.unique(runs.cluster[runs.g > 1]):
+        mine = np.flatnonzero(runs.cluster == cluster)
+        *early, last = mine[np.argsort(runs.exit_layer[mine])]
+        dense = np.flatnonzero((runs.g == 1) & (np.abs(runs.n / runs.n_exit[last] - 1) < SAME_SIZE))
+        if not len(dense) or not set(early) <= set(found.row):
+            continue
+        nearest = dense[np.argmin(np.abs(np.log(runs.d[dense] / runs.d[last])))]
+        n, d = runs.n[nearest], runs.d[[nearest]]
+        whole = runs.loss[nearest] * (law.loss(n, runs.d[[last]]) / law.loss(n, d))[:, 0]  # (S,)
+        own = [runs.loss[found.dense[found.row == row]].mean() for row in early]
+        exits = np.mean([np.broadcast_to(loss, whole.shape) for loss in (*own, whole)], axis=0)
+        clusters.append(cluster)
+        columns.append((exits / whole, runs.loss[mine].mean() / exits, runs.loss[last] / whole))
+    if not clusters:
+        raise ScalingError("no family among these runs has a dense partner for each of its early exits")
+    truncation, interference, last_exit = (np.stack(parts, axis=1) for parts in zip(*columns, strict=True))
+    g = np.array([runs.g[runs.cluster == cluster][0] for cluster in clusters])
+    return np.array(clusters), Factors(g, truncation, interference, last_exit)
 
 
 def own_sizes(shape: "FamilyShape", params: Params = "total") -> FloatArray:

@@ -1,12 +1,15 @@
 """The paper's gamma taken apart: truncation and interference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scaling.errors import ScalingError
 from scaling.forms import DENSE, FULL, M0, M1
 from scaling.frontier import surface
-from scaling.truncation import own_sizes, partners, preset_factors, run_factors
+from scaling.runs import Runs
+from scaling.truncation import own_sizes, partner_factors, partners, preset_factors, run_factors
 from tests.scaling.test_exits import SCALES, exit_rows
 from tests.scaling.test_frontier import BUDGETS, PAPER
 from training.flops import parameters
@@ -55,7 +58,45 @@ def test_an_exit_is_compared_with_the_dense_model_of_its_size_and_tokens() -> No
     rows = exit_rows(M0, [], noise=0.0)
     found = partners(rows)
     assert len(found.row) == 2 * 12  # the last exits of G = 2 and 4, whose size is that of the dense run
+    assert (rows.g[found.dense] == 1).all()
+    assert rows.n_exit is not None and (rows.n_exit[found.dense] == rows.n_exit[found.row]).all()
     np.testing.assert_allclose(found.ratio, 1.0)
+
+
+def with_partners(rows: Runs, families: list[int]) -> Runs:
+    """Rows with a dense run beside every exit of some families, as good as the dense law says."""
+    chosen = np.flatnonzero(np.isin(rows.cluster, families))
+    assert rows.n_exit is not None
+    own, ones = rows.n_exit[chosen], np.ones(len(chosen))
+    dense = replace(
+        rows.take(chosen), n=own, g=ones, exit_layer=ones, n_layers=ones, exit_weight=ones,
+        cluster=1000 + np.arange(len(chosen)), loss=surface(DENSE, THETA).loss(own, rows.d[chosen])[0],
+    )  # fmt: skip
+    names = ("n", "d", "g", "c", "loss", "cluster", "exit_layer", "n_layers", "exit_weight", "n_exit")
+    return Runs(**{name: np.concatenate([getattr(rows, name), getattr(dense, name)]) for name in names})
+
+
+def test_partners_tell_interference_without_a_law_of_early_exits() -> None:
+    rows = exit_rows(M1, [0.1], noise=0.0)
+    clusters, found = partner_factors(with_partners(rows, [2, 5]), THETA)  # of G = 4, some of whose exits G = 2 has
+    assert clusters.tolist() == [1, 2, 4, 5] and found.g.tolist() == [2, 4, 2, 4]
+    of_all = run_factors(rows, THETA)
+    same = [list(np.unique(rows.cluster[rows.g > 1])).index(cluster) for cluster in clusters]
+    for name in ("truncation", "interference", "last", "whole"):
+        np.testing.assert_allclose(getattr(found, name), getattr(of_all, name)[:, same])
+
+
+def test_the_last_exits_partner_is_moved_to_the_familys_tokens() -> None:
+    rows = exit_rows(M0, [], noise=0.0)
+    fewer = replace(rows, d=np.where(rows.g > 1, 0.8 * rows.d, rows.d))  # heads cost tokens
+    fewer = replace(fewer, loss=surface(DENSE, THETA).loss(fewer.n_exit, fewer.d)[0])  # type: ignore[arg-type]
+    _, found = partner_factors(with_partners(fewer, [2]), THETA)
+    np.testing.assert_allclose([found.interference, found.last], 1.0)
+
+
+def test_families_without_partners_are_refused() -> None:
+    with pytest.raises(ScalingError, match="a dense partner for each of its early exits"):
+        partner_factors(exit_rows(M0, []), THETA)
 
 
 def test_rows_without_exits_are_refused() -> None:
