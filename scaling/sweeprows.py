@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from scaling.findings import Finding, listed, note, warning
 from scaling.runs import FLOPS_PER_PARAMETER, Conventions, FloatArray, Runs
 from scaling.table import Table
 from scaling.truncation import own_sizes
+
+if TYPE_CHECKING:
+    from training.flops import FamilyShape
 
 ROW_VERSION = 1
 _SIGN = {"schema_version", "plan_sha256", "exit_losses", "exit_layers", "granularity", "flops_per_token"}
@@ -83,6 +87,21 @@ def sweep_runs(table: Table, conventions: Conventions, exits: bool) -> tuple[Run
     _check_comparable(table, [row for _, row in finished])
     findings += _mixtures([row for _, row in finished])
     return (_exit_runs if exits else _whole_runs)(finished, conventions), tuple(findings)
+
+
+def sweep_shapes(table: Table) -> tuple[tuple["FamilyShape", ...], int]:
+    """The families of a sweep, one for each run with early exits, and the window that they were trained on.
+
+    Raises:
+        ScalingError: a row is malformed, there is no family, or the rows differ in the window.
+    """
+    rows = [row for _, row in _parsed(table)]
+    families = [row for row in rows if row.granularity > 1]
+    if not families:
+        raise ScalingError(f"{table.path}: there is no family (G > 1) among these rows, so no trunk of one")
+    if len(windows := {row.window for row in families}) > 1:
+        raise ScalingError(f"{table.path}: the families have several windows ({listed(sorted(windows))})")
+    return tuple(_shape(row) for row in families), families[0].window
 
 
 def _parsed(table: Table) -> Iterator[tuple[str, SweepRow]]:
@@ -185,13 +204,17 @@ def _flops(row: SweepRow, conventions: Conventions) -> float:
 
 def _exit_sizes(row: SweepRow, conventions: Conventions) -> FloatArray:
     """N_g of every exit."""
+    return own_sizes(_shape(row), conventions.params)
+
+
+def _shape(row: SweepRow) -> "FamilyShape":
     from training.flops import parameters
     from training.presets import small_shape
 
     early = tuple(Exit(layer, row.branch, row.rank) for layer in row.exit_layers[:-1])
     shape = small_shape(row.d_model, row.n_layers, row.n_heads, row.vocab_size, (*early, Exit(row.n_layers, "norm")))
     assert parameters(shape).total == row.parameters, "training.presets.small_shape is what sweeps are made of"
-    return own_sizes(shape, conventions.params)
+    return shape
 
 
 def _array(values: Iterable[float]) -> FloatArray:
