@@ -81,6 +81,12 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
         help="tied: one exponent for N and D; M0 to M3: of one exit's loss (default: full where G varies, else dense)",
     )
     group.add_argument(
+        "--exits",
+        action="store_true",
+        help="compare M0 to M3 by what they say of runs, layers and budgets that they were not fitted to, and fit the "
+        "one that is chosen (or --form)",
+    )
+    group.add_argument(
         "--method",
         choices=METHODS,
         default=METHODS[0],
@@ -126,27 +132,37 @@ def _fit(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from family.strict import dumps
+    from scaling.exitreport import exits_table, summarise_exits
+    from scaling.exits import compare
     from scaling.fit import fit
     from scaling.holdout import held_out, held_out_finding, split
     from scaling.lawfile import save_law
     from scaling.report import law_table, summarise
 
     runs, upper, found = _read(options), None, None
-    form = options.form or ("full" if len(set(runs.g)) > 1 else "dense")
     if options.hold_out is not None:
         runs, upper = split(runs, options.hold_out)
-    law = fit(runs, form, options.method, bootstraps=options.bootstraps, seed=options.seed)
+    exits = compare(runs, seed=options.seed) if options.exits else None
+    usual = exits.chosen if exits else "full" if len(set(runs.g)) > 1 else "dense"
+    law = fit(runs, options.form or usual, options.method, bootstraps=options.bootstraps, seed=options.seed)
     if upper is not None:
         found = held_out(law.form, law.theta, runs, upper)
         law = replace(law, findings=(*law.findings, held_out_finding(found)))
     if options.out:
         save_law(law, options.out)
-    sys.stdout.write(dumps(summarise(law, found)) if options.json else law_table(law) + "\n")
+    if options.json:
+        sys.stdout.write(dumps(summarise(law, found, summarise_exits(exits) if exits else None)))
+    else:
+        sys.stdout.write((exits_table(exits) + "\n\n" if exits else "") + law_table(law) + "\n")
 
 
 def _read(options: argparse.Namespace) -> "Runs":
+    from scaling.errors import ScalingError
     from scaling.read import read_runs
 
+    of_exit = options.exits or options.form in EXIT_FORMS
+    if options.exits and options.form and options.form not in EXIT_FORMS:
+        raise ScalingError(f"--exits compares laws of one exit's loss, --form {options.form} is of a run's: give one")
     runs = read_runs(
         options.runs,
         params=options.params,
@@ -154,7 +170,7 @@ def _read(options: argparse.Namespace) -> "Runs":
         heads=options.heads,
         columns=_once("--map", options.map),
         where=_once("--where", options.where),
-        exits=options.form in EXIT_FORMS,
+        exits=of_exit,
     )
     return runs.without_highest(options.drop_highest)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from scaling.certificate import Certificate
+from scaling.exitreport import ExitsSummary
 from scaling.findings import Finding
 from scaling.holdout import HeldOut
 from scaling.law import LEVEL, OPTIMAL_SIZE, Data, Estimate, FittedLaw
@@ -40,9 +41,11 @@ class Summary:
     findings: tuple[Finding, ...]
     held_out: HeldOut | None = None
     """Of runs that the law was not fitted to, where some were held out."""
+    exits: ExitsSummary | None = None
+    """How the laws per exit compare, where this was asked for."""
 
 
-def summarise(law: FittedLaw, held_out: HeldOut | None = None) -> Summary:
+def summarise(law: FittedLaw, held_out: HeldOut | None = None, exits: ExitsSummary | None = None) -> Summary:
     """A law without its draws."""
     return Summary(
         form=law.form.name,
@@ -59,6 +62,7 @@ def summarise(law: FittedLaw, held_out: HeldOut | None = None) -> Summary:
         data=law.data,
         findings=law.findings,
         held_out=held_out,
+        exits=exits,
     )
 
 
