@@ -53,7 +53,8 @@ async def compare(
     (pace,) = described.paces
     per_token, speculative = (list(texts)[1:] for texts in found.values())
     costs = Costs(pace.draft_ms, pace.verify_ms, pace.row_ms)
-    plan = best(costs, pace.right)
+    right = pace.accepted / pace.checked
+    plan = best(costs, right)
     reached = tokens_per_s(speculative)
     same = [a.ids == b.ids for a, b in zip(per_token, speculative, strict=True)]
     return {
@@ -61,7 +62,7 @@ async def compare(
         "speedup": round(reached / tokens_per_s(per_token), 3),
         "vs_optimum": round(reached / (plan.rate * 1e3), 3),
         "optimum": {"tokens_per_s": round(plan.rate * 1e3, 2), "fresh": plan.fresh, "ready": plan.ready},
-        "acceptance": round(pace.right, 3),
+        "acceptance": round(right, 3),
         "draft_ms": round(pace.draft_ms, 2),
         "verify_ms": round(pace.verify_ms, 2),
         "row_ms": round(pace.row_ms, 2),

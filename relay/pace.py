@@ -112,6 +112,9 @@ class Pace:
         self._rounds = [0.0] * 5
         """Sums over rounds: of 1, k, k², ms, k ms."""
         self._plan: Plan | None = None
+        self.total_checked = 0
+        """Drafts compared with the target's choice so far."""
+        self.total_right = 0
 
     @property
     def right(self) -> float:
@@ -166,6 +169,8 @@ class Pace:
 
     def checked(self, confidence: float, right: bool) -> None:
         """A draft of this confidence, all before it right, was or was not what the target's exit says."""
+        self.total_checked += 1
+        self.total_right += right
         self._right, self._seen = _DECAY * self._right + right, _DECAY * self._seen + 1
         counts = self._bins[_bin(confidence)]
         counts[0], counts[1] = _DECAY * counts[0] + right, _DECAY * counts[1] + 1

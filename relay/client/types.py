@@ -128,6 +128,10 @@ class SpeculationPace:
     """Of a verification of no draft, the way there and back included."""
     row_ms: float
     """More of it, for each draft."""
+    checked: int
+    """Drafts since the node's start that were compared with the target's choice."""
+    accepted: int
+    """Those that were right."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,9 @@ def node(message: pb.Node) -> Node:
         upstream_error=message.upstream_error,
         work={work.graph: Work(work.rows, work.logits) for work in message.work},
         paces=tuple(
-            SpeculationPace(p.draft_exit, p.target_exit, p.right, p.draft_ms, p.verify_ms, p.row_ms)
+            SpeculationPace(
+                p.draft_exit, p.target_exit, p.right, p.draft_ms, p.verify_ms, p.row_ms, p.checked, p.accepted
+            )
             for p in message.paces
         ),
     )

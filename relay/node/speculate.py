@@ -94,6 +94,7 @@ class Speculation:
         """The answer to a verification of `sent` drafts, and more drafts behind them meanwhile."""
         flight = asyncio.ensure_future(verification)
         try:
+            await asyncio.sleep(0)  # it is on its way: from now on drafts are made away from the event loop
             while not flight.done() and self._may_draft(min(most, sent + MOST_DRAFTS)):
                 if not self._pace.fits((time.perf_counter() - started) * 1e3, sent) or not await self._draft(question):
                     break

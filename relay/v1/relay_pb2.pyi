@@ -871,6 +871,8 @@ class Pace(_message.Message):
     DRAFT_MS_FIELD_NUMBER: _builtins.int
     VERIFY_MS_FIELD_NUMBER: _builtins.int
     ROW_MS_FIELD_NUMBER: _builtins.int
+    CHECKED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
     draft_exit: _builtins.int
     target_exit: _builtins.int
     right: _builtins.float
@@ -879,6 +881,9 @@ class Pace(_message.Message):
     """Of a draft; of a verification of no draft, the way there and back included; and more of it for each draft."""
     verify_ms: _builtins.float
     row_ms: _builtins.float
+    checked: _builtins.int
+    """Since the start: drafts that were compared with the target's choice, and those that were right."""
+    accepted: _builtins.int
     def __init__(
         self,
         *,
@@ -888,10 +893,12 @@ class Pace(_message.Message):
         draft_ms: _builtins.float = ...,
         verify_ms: _builtins.float = ...,
         row_ms: _builtins.float = ...,
+        checked: _builtins.int = ...,
+        accepted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_exit", b"draft_exit", "draft_ms", b"draft_ms", "right", b"right", "row_ms", b"row_ms", "target_exit", b"target_exit", "verify_ms", b"verify_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "checked", b"checked", "draft_exit", b"draft_exit", "draft_ms", b"draft_ms", "right", b"right", "row_ms", b"row_ms", "target_exit", b"target_exit", "verify_ms", b"verify_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
