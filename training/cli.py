@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from family.cli import number, positive, run, whole
 from family.completion import add_completion
 from family.spec import BRANCH_KINDS, SPEC_NAME, Base, Exit, FamilySpec, load_spec
+from training.presets import PRESETS
 from training.recipe import OBJECTIVES, SCHEDULES, TRUNKS, Recipe, WeightPoint
 
 if TYPE_CHECKING:
     from training.base import LoadedBase
     from training.report import Report
 
+DEFAULT_BRANCH = "block"
 NO_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE"}
 """For the environment before PyTorch loads: its CPU threads otherwise spin while one of them is kept from running, and
 on a machine that does something else too that costs more than half of the speed."""
@@ -25,7 +27,7 @@ on a machine that does something else too that costs more than half of the speed
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `train-family` command."""
     arguments = sys.argv[1:] if argv is None else argv
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     os.environ.update(NO_SPINNING | os.environ)
 
     def command() -> None:
@@ -37,6 +39,16 @@ def main(argv: list[str] | None = None) -> None:
 
     stopped = "stopped; the same command goes on from the last checkpoint, if there was one"
     run(command, name="train-family", extra="train", interrupted=stopped)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.layers is None and (options.branch or options.rank):
+        parser.error("--branch and --rank: are of --layers; --spec, --from and --preset say what their exits add")
+    if options.preset and options.trunk not in (None, "full"):
+        parser.error(f"--trunk {options.trunk}: --preset begins with weights at random, so all of it is trained")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +76,9 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", type=Path, metavar="DIR", help="go on with a family on a frozen trunk, on other text"
     )
     shape.add_argument(
-        "--preset", metavar="NAME", help="shape and exits by name, weights at random, trained as a whole"
+        "--preset",
+        metavar="NAME",
+        help=f"shape and exits by name, weights at random, trained as a whole: {', '.join(PRESETS)}",
     )
     group.add_argument(
         "--base",
@@ -72,7 +86,7 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
         help="Hugging Face id, local folder or .gguf file (default: SmolLM2); with --preset for its tokenizer",
     )
     group.add_argument(
-        "--branch", choices=BRANCH_KINDS, default="block", help="what an exit of --layers adds (default %(default)s)"
+        "--branch", choices=BRANCH_KINDS, help=f"what an exit of --layers adds (default {DEFAULT_BRANCH})"
     )
     group.add_argument("--rank", type=positive, help="of a lowrank branch")
     group.add_argument(
@@ -129,7 +143,7 @@ def _add_learning(parser: argparse.ArgumentParser) -> None:
         type=_weights,
         default=(),
         metavar="[SHARE:]W,W,...",
-        help="of the exits' losses (default equal); several, each from that share of the run on, linear in between",
+        help="of the exits' losses (default 1/G each); several, each from that share of the run on, linear in between",
     )
     group.add_argument("--lr", type=_positive_number, default=1e-3, help="peak learning rate (default %(default)s)")
     group.add_argument("--schedule", choices=SCHEDULES, default=Recipe.schedule, help="(default %(default)s)")
@@ -169,7 +183,11 @@ def _weights(text: str) -> WeightPoint:
 
 
 def _positive_number(text: str) -> float:
-    if (value := number(text)) == 0:
+    try:
+        value = number(text)
+    except argparse.ArgumentTypeError:
+        value = 0.0
+    if not value:
         raise argparse.ArgumentTypeError(f"expected a positive number, such as 1e-3; got {text!r}")
     return value
 
@@ -256,11 +274,9 @@ def _spec(options: argparse.Namespace, base: "LoadedBase") -> FamilySpec:
 
     exits: tuple[Exit, ...]
     if options.preset is None:
-        early = (Exit(layer, options.branch, options.rank) for layer in options.layers[:-1])
+        early = (Exit(layer, options.branch or DEFAULT_BRANCH, options.rank) for layer in options.layers[:-1])
         exits = (*early, Exit(options.layers[-1], "norm"))
     else:
-        from training.presets import PRESETS
-
         exits = PRESETS[options.preset].exits
     try:
         return new_spec(options.out.resolve().name, Base(base.id, base.weights_sha256), base.model, exits)

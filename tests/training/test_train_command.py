@@ -155,7 +155,13 @@ def test_low_rank_branches_are_saved_with_their_components_in_order(
         *(f"--layers 2,4,6 {wrong}" for wrong in ("--tokens -5", "--seed -1", "--lr nan", "--lr 0", "--lr -1e-3")),
         *(
             f"--layers 2,6 {wrong}"
-            for wrong in ("--weights a,b", "--weights 2:1,1", "--warmup 2", "--objective mse", "--trunk half")
+            for wrong in (
+                "--weights a,b",
+                "--weights 2:1,1",
+                "--warmup 2",
+                "--objective mse",
+                "--trunk half",
+            )
         ),
     ],
 )
@@ -166,6 +172,24 @@ def test_malformed_options_are_refused_by_the_parser(arguments: str, capsys: pyt
     assert caught.value.code == 2
     told = capsys.readouterr().err
     assert "train-family: error" in told and "required: --text" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("--from f --branch norm", "--branch and --rank: are of --layers"),
+        ("--spec s.json --rank 8", "--branch and --rank: are of --layers"),
+        ("--preset family-2b --branch block", "--branch and --rank: are of --layers"),
+        ("--preset family-2b --trunk frozen", "--trunk frozen: --preset begins with weights at random"),
+        ("--layers 2,6 --lr -1", "argument --lr: expected a positive number, such as 1e-3; got '-1'"),
+    ],
+)
+def test_options_that_would_do_nothing_or_harm_are_refused(
+    arguments: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(f"{arguments} --text t --eval e --tokens 9 --out o".split())
+    assert caught.value.code == 2 and f"train-family: error: {problem}" in capsys.readouterr().err
 
 
 def test_a_missing_extra_prints_the_command_that_installs_it(
