@@ -116,6 +116,7 @@ class Hop:
             chain=tuple(history.values(first, stop)),
             rows=log.rows(first, stop),
             question=question,
+            codec=history.codec,
         )
         more = RECONNECT_DELAYS_S[-1:] * (_MORE_PAUSES_ONCE_ANSWERED if self._answered else 0)
         for delay_s in (*RECONNECT_DELAYS_S, *more, None):

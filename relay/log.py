@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from relay.names import Codec
+
 Rows = NDArray[np.float32]
 """Hidden states, shape (q, d_model)."""
 
@@ -28,6 +30,8 @@ class History:
     """Chain values of positions 0..len - 1, in order."""
 
     def __init__(self, genesis: bytes) -> None:
+        self.codec = Codec.F32
+        """How the rows of these positions travel."""
         self._genesis = genesis
         self._values: list[bytes] = []
 

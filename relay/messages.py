@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relay.log import Mark, Rows
+from relay.names import Codec
 from relay.policy import Rule
 from relay.sampling import F32, GREEDY, Sampling
 
@@ -68,6 +69,8 @@ class Advance:
     rows: Rows | NDArray[np.int64]
     """Hidden states, shape (q, d_model); at boundary 0 token ids, shape (q,)."""
     question: Question
+    codec: Codec = Codec.F32
+    """How the rows travel, here and on every hop behind: one for the whole history, as chain values depend on it."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from relay.errors import InvalidRequestError, UnknownExitError
 from relay.messages import Logprobs
+from relay.names import Codec
 from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, Rule, SpeculativeExit, Statistic
 from relay.sampling import NO_PENALTIES, UINT32, UINT64, Penalties, Sampling
 from relay.v1 import relay_pb2 as pb
@@ -92,6 +93,14 @@ def policy(message: pb.Policy) -> Policy | None:
             return SpeculativeExit(asked.exit or None, asked.draft_exit or None, asked.length or None, asked.shorten)
         case _:
             return None
+
+
+def codec(number: int) -> Codec:
+    """A codec off the wire. Raises `InvalidRequestError`."""
+    if number not in set(Codec):
+        known = ", ".join(known.label for known in Codec)
+        raise InvalidRequestError(f"rows: codec {number} is unknown here; this release knows {known}")
+    return Codec(number)
 
 
 _STATISTICS: "dict[Statistic, pb.Statistic.ValueType]" = {

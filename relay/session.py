@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relay.decide import decide
-from relay.errors import IdsUnknownError, NoUpstreamError
+from relay.errors import IdsUnknownError, InvalidRequestError, NoUpstreamError
 from relay.log import History, RowLog, Rows, pieces
 from relay.messages import Advance, Answer, Behind, Logits, Question
 from relay.views import Engine, ExitView
@@ -223,7 +223,12 @@ class Session:
     def _advance(self, message: Advance) -> Work[Answer | Behind | Onward]:
         if not self.history.continues(message.base, message.anchor):
             return Behind(len(self.history), self.history.marks())
+        if message.base and message.codec is not self.history.codec:
+            raise InvalidRequestError(
+                f"rows: codec {message.codec.label} after codec {self.history.codec.label}; a text keeps its codec"
+            )
         self._truncate(message.base)
+        self.history.codec = message.codec
         yield from self._levels[0].consume(message.rows)
         self.history.append(message.chain)
         if message.question.want == 0:

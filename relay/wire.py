@@ -5,14 +5,14 @@ import math
 import numpy as np
 
 from family.spec import FamilySpec
-from relay import options
+from relay import codec, options
 from relay.chain import VALUE_BYTES
 from relay.errors import InvalidRequestError, UpstreamError
 from relay.fence import Stale
 from relay.hop import Envelope
-from relay.log import Mark
+from relay.log import Mark, Rows
 from relay.messages import Advance, Answer, Behind, Question
-from relay.names import NAME_RULE, is_name
+from relay.names import NAME_RULE, Codec, is_name
 from relay.sampling import GREEDY
 from relay.session import MOST_ANSWERS
 from relay.v1 import relay_pb2 as pb
@@ -35,7 +35,10 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
         base=message.base,
         anchor=message.anchor,
         rows=pb.Rows(
-            codec=pb.CODEC_F32, count=count, width=width, data=message.rows.astype(_F32, copy=False).tobytes()
+            codec=pb.Codec.ValueType(message.codec),
+            count=count,
+            width=width,
+            data=codec.encode(message.rows.astype(np.float32, copy=False), message.codec),
         ),
         chain=b"".join(message.chain),
         drafts=question.drafts,
@@ -54,13 +57,10 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
 
     Raises `InvalidRequestError` for anything that does not fit together.
     """
-    rows, count = message.rows, message.rows.count
+    rows, count, form = message.rows, message.rows.count, options.codec(message.rows.codec)
     d_model, context, granularity = spec.d_model, spec.context, spec.granularity
     name("session", message.session)
-    _require(rows.codec == pb.CODEC_F32, f"rows: codec {rows.codec} is unknown here; send f32")
     _require(count > 0 and rows.width == d_model, f"rows: {count} of width {rows.width}, expected width {d_model}")
-    _require(len(rows.data) == count * d_model * _F32.itemsize, "rows: data and shape disagree")
-    _require(bool(np.isfinite(np.frombuffer(rows.data, _F32)).all()), "rows: not all of them are finite numbers")
     _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
     _require(len(message.anchor) == VALUE_BYTES, f"anchor: expected {VALUE_BYTES} bytes")
     _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
@@ -77,7 +77,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
             base=message.base,
             anchor=message.anchor,
             chain=tuple(message.chain[i : i + VALUE_BYTES] for i in range(0, len(message.chain), VALUE_BYTES)),
-            rows=np.frombuffer(rows.data, _F32).reshape(count, d_model),
+            rows=_rows(rows.data, form, count, d_model),
             question=Question(
                 message.target_exit,
                 message.want,
@@ -88,8 +88,16 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
                 logprobs=options.logprobs_wanted(message, spec.vocab_size),
                 logits=message.logits,
             ),
+            codec=form,
         ),
     )
+
+
+def _rows(data: bytes, form: Codec, count: int, width: int) -> Rows:
+    try:
+        return codec.decode(data, form, count, width)
+    except codec.CodecError as problem:
+        raise InvalidRequestError(f"rows: {problem}") from None
 
 
 def name(field: str, text: str) -> str:

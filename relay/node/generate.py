@@ -61,7 +61,7 @@ async def generate(
     a conversation's next turn, is going back.
     """
     for index in range(job.samples):
-        tape = Tape(session.history, job.ids)
+        tape = Tape(session.history, job.ids, job.codec)
         asking = _Asking(session, job, replace(job.sampling, index=index), tape, paces)
         text, stops = decoder(), StopStrings(job.stop)
         end: Finished | None = None

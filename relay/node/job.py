@@ -8,6 +8,7 @@ from family.spec import FamilySpec
 from relay import options
 from relay.certified import certified
 from relay.errors import IdsUnknownError, InvalidRequestError, PromptTooLongError, UnknownExitError
+from relay.names import Codec
 from relay.node.node import Node
 from relay.node.stops import Limit
 from relay.policy import FixedExit, Policy, SpeculativeExit, deepest_exit, drafting_exit
@@ -41,6 +42,8 @@ class Job:
     samples: int = 1
     logprobs: int | None = None
     logits: bool = False
+    codec: Codec = Codec.F32
+    """How rows travel between the nodes."""
 
 
 async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
@@ -65,6 +68,7 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
         samples=_samples(request.samples),
         logprobs=options.logprobs_wanted(request, spec.vocab_size),
         logits=request.logits,
+        codec=options.codec(request.codec or Codec.F32),
     )
 
 

@@ -7,14 +7,15 @@ import numpy as np
 from relay import chain
 from relay.log import History
 from relay.messages import Advance, Question
-from relay.v1.relay_pb2 import CODEC_F32
+from relay.names import Codec
 
 
 class Tape:
     """The ids of one text with their chain values, and how many of them the entry node's session has consumed."""
 
-    def __init__(self, history: History, ids: Sequence[int]) -> None:
+    def __init__(self, history: History, ids: Sequence[int], codec: Codec = Codec.F32) -> None:
         """A prompt; `history` is the session's, and what it shares with the prompt is not consumed again."""
+        self._codec = codec
         self.ids = list(ids)
         """The final ones, then drafts."""
         self.decided = len(self.ids)
@@ -22,7 +23,7 @@ class Tape:
         self.confidence: list[float] = []
         """Behind each draft."""
         self._history = history
-        self._values = chain.extend(history.value(-1), self.ids, CODEC_F32)
+        self._values = chain.extend(history.value(-1), self.ids, codec)
         self.cached = min(history.shared(self._values), len(self.ids) - 1)
         """Ids of the prompt that are not consumed again."""
         self._consumed = self.cached
@@ -38,7 +39,8 @@ class Tape:
         base = min(self._consumed, len(self._history), end)
         self._consumed = end
         anchor = self._values[base - 1] if base else self._history.value(-1)
-        return Advance(base, anchor, tuple(self._values[base:end]), np.array(self.ids[base:end], np.int64), question)
+        values, ids = tuple(self._values[base:end]), np.array(self.ids[base:end], np.int64)
+        return Advance(base, anchor, values, ids, question, self._codec)
 
     def draft(self, token: int, confidence: float) -> None:
         """Add a draft."""
@@ -61,4 +63,4 @@ class Tape:
 
     def _append(self, token: int) -> None:
         self.ids.append(token)
-        self._values += chain.extend(self._values[-1], [token], CODEC_F32)
+        self._values += chain.extend(self._values[-1], [token], self._codec)

@@ -12,8 +12,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from relay.codec import carried
 from relay.log import Rows
 from relay.messages import Logits
+from relay.names import Codec
 
 T = TypeVar("T")
 D_MODEL = 4
@@ -26,17 +28,22 @@ def digest_row(prefix: bytes) -> Rows:
     return np.array([int.from_bytes(digest[i : i + 3], "little") for i in range(0, len(digest), 3)], np.float32)
 
 
-def expected_rows(ids: Sequence[int], segment: int) -> list[Rows]:
+def expected_rows(ids: Sequence[int], segment: int, codec: Codec) -> list[Rows]:
     """The rows at the boundary after `segment`, from the ids alone."""
     inputs = [np.float32(i).tobytes() for i in ids]
     for index in range(1, segment + 1):
-        inputs = [row.tobytes() for row in _outputs(index, inputs)]
+        arrived = inputs if index == 1 else [row.tobytes() for row in _carried(inputs, codec)]
+        inputs = [row.tobytes() for row in _outputs(index, arrived)]
     return [np.frombuffer(row, np.float32) for row in inputs]
 
 
-def expected_logits(ids: Sequence[int], exit_: int) -> NDArray[np.float32]:
-    """What exit g says after the prefix `ids`, (vocab,)."""
-    return _logits(exit_, [row.tobytes() for row in expected_rows(ids, exit_)])
+def expected_logits(ids: Sequence[int], exit_: int, codec: Codec = Codec.F32) -> NDArray[np.float32]:
+    """What exit g says after the prefix `ids`, (vocab,), where every segment is another node's."""
+    return _logits(exit_, [row.tobytes() for row in expected_rows(ids, exit_, codec)])
+
+
+def _carried(rows: list[bytes], codec: Codec) -> Rows:
+    return carried(np.stack([np.frombuffer(row, np.float32) for row in rows]), codec)
 
 
 def _outputs(index: int, inputs: list[bytes]) -> list[Rows]:

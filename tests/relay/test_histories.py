@@ -4,6 +4,7 @@ Whatever happens on the way, every answer is the one that the exit gives for the
 """
 
 import asyncio
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -13,12 +14,13 @@ from relay import hop
 from relay.errors import UnreachableError
 from relay.fence import Fence, Stale, next_epoch
 from relay.messages import Answer, Behind, Question
+from relay.names import Codec
 from relay.policy import Rule
 from relay.sampling import Sampling, sample
 from tests.relay.fakes import VOCAB, FakeEngine, expected_logits
 from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, cut_short, decided, shared_base, shortened
 
-Step = tuple[int, int, int, int, Sampling, Rule | None, int]
+Step = tuple[int, int, int, int, Sampling, Rule | None, int, Codec]
 ENGINES = {index: FakeEngine((index,)) for index in range(1, SEGMENTS + 1)}
 
 
@@ -36,6 +38,7 @@ steps = st.lists(
         st.sampled_from(SAMPLINGS),
         st.sampled_from(RULES),
         st.integers(0, SEGMENTS),  # the exit that made the drafts; those after it may take some off
+        st.sampled_from([Codec.F32] * 3 + [Codec.INT8, Codec.INT4]),  # rows of another codec are another history
     ),
     min_size=1,
     max_size=12,
@@ -50,28 +53,29 @@ def test_every_answer_is_the_exits_own(steps: list[Step], seed: int, fault_rate:
 
 async def run_history(steps: list[Step], world: World) -> None:
     ids: list[int] = []
-    for exit_, fresh, back, n_drafts, sampling, rule, draft_exit in steps:
+    for exit_, fresh, back, n_drafts, sampling, rule, draft_exit, codec in steps:
+        logits_at = partial(expected_logits, codec=codec)
         if world.random.random() < 0.1:
             world.nodes[1].session.pause()
         del ids[max(0, len(ids) - back) :]
         ids += [world.random.randrange(VOCAB) for _ in range(fresh or not ids)]
         drafts: list[int] = []
         for _ in range(n_drafts):
-            right = sample(expected_logits(ids + drafts, exit_), sampling, len(ids + drafts))
+            right = sample(logits_at(ids + drafts, exit_), sampling, len(ids + drafts))
             drafts.append(right if world.random.random() < 0.7 else (right + 1) % VOCAB)
         sent = ids + drafts
         question = Question(
             exit_, n_drafts + 1, drafts=tuple(drafts), sampling=sampling, rule=rule, draft_exit=draft_exit
         )
         while world.random.random() < world.fault_rate:
-            await cut_short(world, ask(world, sent, shared_base(world, sent, n_drafts + 1), question))
+            await cut_short(world, ask(world, sent, shared_base(world, sent, n_drafts + 1, codec), question, codec))
         try:
-            answer = await ask(world, sent, shared_base(world, sent, n_drafts + 1), question)
+            answer = await ask(world, sent, shared_base(world, sent, n_drafts + 1, codec), question, codec)
         except UnreachableError:
             continue  # every attempt at the upstream failed; the session goes on with the next request
         assert isinstance(answer, Answer)
-        left = shortened(expected_logits, ids, question)
-        expected_exit, expected = decided(expected_logits, ids, left)
+        left = shortened(logits_at, ids, question)
+        expected_exit, expected = decided(logits_at, ids, left)
         assert list(answer.tokens) == expected
         assert (answer.exit, answer.tier) == (expected_exit, f"tier{expected_exit}")
         assert len(ids) + len(left.drafts) <= answer.cached <= len(sent)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from relay import chain
+from relay.codec import carried
 from relay.decide import is_sure
 from relay.fence import Stale, next_epoch
 from relay.hop import ROWS_PER_MESSAGE_BYTES, Envelope, Hop
 from relay.messages import Advance, Answer, Behind, Question
+from relay.names import Codec
 from relay.node.sessions import Held
 from relay.policy import Rule
 from relay.sampling import F32, GREEDY, Sampling, sample
@@ -67,7 +69,7 @@ class FaultyTransport:
         world.deliver_late()
         await asyncio.sleep(0)
         message = envelope.message
-        envelope = replace(envelope, message=replace(message, rows=np.array(message.rows)))
+        envelope = replace(envelope, message=replace(message, rows=carried(message.rows, message.codec)))
         faulty = world.random.random() < world.fault_rate
         match world.random.choice(FAULTS[1:]) if faulty else "none":
             case "lost message":
@@ -96,10 +98,11 @@ class FaultyTransport:
         base = world.random.randint(0, len(held.session.history))
         count = world.random.randint(1, 4)
         anchor = held.session.history.value(base - 1)
+        codec = held.session.history.codec
         rows = np.random.default_rng(count).standard_normal((count, world.engines[self.index].d_model))
-        values = tuple(chain.extend(anchor, [world.random.randrange(10**6) for _ in range(count)], 1))
+        values = tuple(chain.extend(anchor, [world.random.randrange(10**6) for _ in range(count)], codec))
         consume = Question(exit=self.index, want=0)
-        message = Advance(base, anchor, values, rows.astype(np.float32), consume)
+        message = Advance(base, anchor, values, rows.astype(np.float32), consume, codec)
         await held.receive(Envelope(next_epoch(held.fence.epoch), 1, message))
 
     def drop(self) -> None:
@@ -118,10 +121,10 @@ RULES: tuple[Rule | None, ...] = (
 )
 
 
-async def ask(world: World, ids: list[int], base: int, question: Question) -> Answer | Behind:
-    history = chain.extend(GENESIS, ids, 1)
+async def ask(world: World, ids: list[int], base: int, question: Question, codec: Codec = Codec.F32) -> Answer | Behind:
+    history = chain.extend(GENESIS, ids, codec)
     anchor = history[base - 1] if base else GENESIS
-    message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:]), question)
+    message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:]), question, codec)
     return await world.nodes[1].session.advance(message)
 
 
@@ -155,10 +158,10 @@ def shortened(logits_at: Callable[[list[int], int], F32], ids: list[int], questi
     return question
 
 
-def shared_base(world: World, ids: list[int], want: int) -> int:
+def shared_base(world: World, ids: list[int], want: int, codec: Codec = Codec.F32) -> int:
     """The first position that the entry node must be sent for `ids`: what it has and agrees on stays."""
     history = world.nodes[1].session.history
-    agreed = chain.extend(GENESIS, ids, 1)
+    agreed = chain.extend(GENESIS, ids, codec)
     base = min(len(history), len(ids) - want)
     while base and history.value(base - 1) != agreed[base - 1]:
         base -= 1
