@@ -5,7 +5,8 @@ every exit is as good as a dense model of its own size (`scaling.truncation`). T
 
 - `paper`: eq. 2 of arXiv 2512.23407 on its own families (Table 2), at 1e20 and 1e21 FLOPs, D = C/(6N). The share of
   gamma = 0.041 that is truncation, with N total and N non-embedding (the paper does not say which); beyond 1 the exits
-  are better than dense models of their size. And what G costs there at equal loss, for C = 6ND and with all heads.
+  are better than dense models of their size. And what G costs there at equal loss, for C = 6ND and exactly, with all
+  heads on the trunks of Table 1 (at 1e20 N* is below the smallest of them: FLOPs per token are extrapolated).
 - `sweep`: measured on `experiments/isoflop/cpu/rows.jsonl`, whatever rows are there:
   - `exponents`: gamma that fits, on the whole loss and on the reducible part, of the mean over exits and of the last
     exit alone;
