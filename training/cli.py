@@ -46,6 +46,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.layers is None and (options.branch or options.rank):
         parser.error("--branch and --rank: are of --layers; --spec, --from and --preset say what their exits add")
+    if (options.branch == "lowrank") != bool(options.rank):
+        parser.error("--rank: goes with --branch lowrank, which needs it")
     if options.preset and options.trunk not in (None, "full"):
         parser.error(f"--trunk {options.trunk}: --preset begins with weights at random, so all of it is trained")
     return options

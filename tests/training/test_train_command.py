@@ -57,11 +57,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("--layers 2,4,6 --base {base} --window 257", "--window 257: more than the family's context of 256 tokens"),
         ("--layers 2,4,6 --base {base} --trunk lora", "--lora-rank: goes with --trunk lora"),
         ("--layers 2,4,6 --base {base} --weights 1,2", "objective: weights: expected one per exit, 3; got 2"),
-        ("--layers 2,4,6 --base {base} --branch lowrank", "--layers: exits[0].rank: expected 1..64"),
-        (
-            "--layers 2,4,6 --base {base} --branch norm --rank 3",
-            "--layers: exits[0].rank: only a lowrank branch",
-        ),
+        ("--layers 2,4,6 --base {base} --branch lowrank --rank 65", "--layers: exits[0].rank: expected 1..64"),
         ("--preset family-9b --base {base}", "--preset family-9b: expected one of dense-1b"),
         ("--layers 2,4,6 --base ./nowhere", "./nowhere: no such folder"),
         ("--layers 2,4,6 --base {base}", "t.txt: no such file"),
@@ -181,6 +177,8 @@ def test_malformed_options_are_refused_by_the_parser(arguments: str, capsys: pyt
         ("--spec s.json --rank 8", "--branch and --rank: are of --layers"),
         ("--preset family-2b --branch block", "--branch and --rank: are of --layers"),
         ("--preset family-2b --trunk frozen", "--trunk frozen: --preset begins with weights at random"),
+        ("--layers 2,6 --branch lowrank", "--rank: goes with --branch lowrank, which needs it"),
+        ("--layers 2,6 --branch norm --rank 3", "--rank: goes with --branch lowrank"),
         ("--layers 2,6 --lr -1", "argument --lr: expected a positive number, such as 1e-3; got '-1'"),
     ],
 )
