@@ -57,8 +57,8 @@ def split(runs: Runs, share: float = SHARE) -> tuple[Runs, Runs]:
         raise ScalingError("all runs are of one budget, so none of more compute can be held out")
     below = np.cumsum([len(group) for group in groups])[:-1]
     first = 1 + int(np.argmin(np.abs(below - (1 - share) * len(runs))))
-    lower, upper = (np.sort(np.concatenate(part)) for part in (groups[:first], groups[first:]))
-    return runs.take(lower), runs.take(upper)
+    upper = np.sort(np.concatenate(groups[first:]))
+    return runs.without(upper), runs.take(upper)
 
 
 def held_out(form: Form, theta: FloatArray, lower: Runs, upper: Runs) -> HeldOut:

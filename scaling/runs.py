@@ -45,6 +45,8 @@ class Source:
     """By role, the column; empty for a sweep's rows."""
     where: Mapping[str, str] = field(default_factory=dict)
     """By column, the value that was asked for."""
+    left_out: tuple[str, ...] = ()
+    """Observations that the file has and that were left out by `Runs.without`, by name: `line 7`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +96,20 @@ class Runs:
             return [f"run {i}" for i in np.arange(len(self))[index]]
         return [str(label) for label in self.label[index]]
 
+    def without(self, index: Index) -> "Runs":
+        """All observations but these, in their order. The source, if there is one, says which are missing."""
+        kept = np.ones(len(self), bool)
+        kept[index] = False
+        source = self.source and replace(self.source, left_out=(*self.source.left_out, *self.names(index)))
+        return replace(self.take(kept), source=source)
+
     def without_highest(self, count: int) -> "Runs":
         """All observations but the `count` of the highest loss, in their order."""
         if not count:
             return self
-        order = np.argsort(self.loss, kind="stable")
-        kept, dropped = np.sort(order[:-count]), np.sort(order[-count:])
-        text = f"left out as asked, the {count} highest losses: {listed(self.names(dropped))}"
-        return replace(self.take(kept), findings=(*self.findings, note("dropped", text)))
+        highest = np.sort(np.argsort(self.loss, kind="stable")[-count:])
+        text = f"left out as asked, the {count} highest losses: {listed(self.names(highest))}"
+        return replace(self.without(highest), findings=(*self.findings, note("dropped", text)))
 
     @property
     def sha256(self) -> str:
