@@ -137,7 +137,9 @@ class FittedLaw:
         terms = Objective(x, np.zeros(x.shape[1]))  # its residuals are log L̂ itself
         log = terms.residuals(self.theta[None])[0]
         if len(self.draws) > 1:
-            low, high = bounds(terms.residuals(self.draws), log, level)
+            with np.errstate(over="ignore"):  # far from its runs, a draw may expect any loss
+                drawn = terms.residuals(self.draws)
+            low, high = bounds(drawn, log, level)
         else:
             slopes = terms.jacobian(self.theta[None])[0]
             error = _deviation(level) * np.sqrt(np.einsum("np,pq,nq->n", slopes, self._covariance, slopes))

@@ -3,14 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from family.cli import existing_file, positive, run
 from family.completion import add_completion
-
-if TYPE_CHECKING:
-    from scaling.law import FittedLaw
-    from scaling.runs import Runs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,40 +29,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plot(options: argparse.Namespace) -> None:
+    from scaling.again import both_views
     from scaling.lawfile import load_law
     from scaling.plots import draw
 
     law = load_law(options.law)
-    runs, exits = _read(options.runs, law) if options.runs else (None, None)
-    for path in draw(law, options.out, runs, exits, options.g):
+    runs, exits = both_views(law, options.runs) if options.runs else (None, None)
+    drawn = draw(law, options.out, runs, exits, options.g)
+    for path in drawn.files:
         sys.stdout.write(f"{path}\n")
-
-
-def _read(path: Path, law: "FittedLaw") -> "tuple[Runs | None, Runs | None]":
-    """The runs as the law read them, one row for each run and one for each exit, whichever the file has."""
-    from scaling.read import read_runs
-    from scaling.sweeprows import is_sweep
-    from scaling.table import read_table
-
-    source, known = law.data.source, law.conventions
-    where = dict(source.where) if source else {}
-    columns = dict(source.columns) if source else {}
-
-    def read(exits: bool) -> "Runs":
-        return read_runs(
-            path,
-            params=known.params,
-            compute=known.compute,
-            heads=known.heads,
-            columns=columns,
-            where=where,
-            exits=exits,
-        )
-
-    if is_sweep(read_table(path)):
-        return read(False), read(True)
-    runs = read(False)
-    return (None, runs) if law.form.needs else (runs, runs if runs.exit_layer is not None else None)
+    for name, why in drawn.left_out.items():
+        sys.stderr.write(f"note: no picture of {name}: {why}\n")
 
 
 if __name__ == "__main__":

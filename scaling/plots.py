@@ -1,15 +1,21 @@
 """`draw`: pictures of a law and its runs, as PNG and SVG, without a display."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from family.files import write_atomic
+from scaling.errors import ScalingError
+from scaling.exitplot import exits_picture
+from scaling.frontierplot import frontier_picture
 from scaling.law import FittedLaw
-from scaling.lawplots import frontier_picture, pairs_picture, surface_picture
-from scaling.runplots import exits_picture, profiles_picture, residuals_picture
+from scaling.lawplots import pairs_picture, surface_picture
+from scaling.runplots import profiles_picture, residuals_picture
 from scaling.runs import Runs
 
 STYLE: dict[Any, Any] = {
@@ -20,14 +26,25 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "savefig.dpi": 200,
     "svg.fonttype": "none",  # words stay words: to be searched, and set in the paper's font
     "svg.hashsalt": "familial",  # the same picture is the same file
 }
-DOTS_PER_INCH = 200
+FORMATS: Mapping[str, Mapping[str, None]] = {"png": {}, "svg": {"Date": None}}
+"""By format, what is not to be written into a file."""
 
 
-def draw(law: FittedLaw, folder: Path, runs: Runs | None = None, exits: Runs | None = None, g: float = 3) -> list[Path]:
-    """Write every picture for which there is something to show; gives the files' paths.
+@dataclass(frozen=True)
+class Drawn:
+    """What came of drawing."""
+
+    files: tuple[Path, ...]
+    left_out: Mapping[str, str]
+    """By picture, why it was not drawn."""
+
+
+def draw(law: FittedLaw, folder: Path, runs: Runs | None = None, exits: Runs | None = None, g: float = 3) -> Drawn:
+    """Write every picture for which there is something to show.
 
     Args:
         law: the law.
@@ -36,26 +53,34 @@ def draw(law: FittedLaw, folder: Path, runs: Runs | None = None, exits: Runs | N
         exits: one row for each exit, for the loss by depth, and residuals of an exit's law.
         g: G of the frontier, where the law knows G.
     """
-    of_exit = bool(law.form.needs)
-    fitted = exits if of_exit else runs
-    pictures: dict[str, Callable[[], Figure | None]] = {"bootstrap": lambda: pairs_picture(law)}
-    if not of_exit:
-        pictures |= {"surface": lambda: surface_picture(law), "frontier": lambda: frontier_picture(law, g)}
+    fitted = exits if law.form.needs else runs
+    pictures: dict[str, Callable[[], Figure]] = {
+        "bootstrap": lambda: pairs_picture(law),
+        "surface": lambda: surface_picture(law),
+        "frontier": lambda: frontier_picture(law, g, runs),
+    }
     if runs is not None:
         pictures["profiles"] = lambda: profiles_picture(law, runs)
     if fitted is not None:
         pictures["residuals"] = lambda: residuals_picture(law, fitted)
     if exits is not None:
         pictures["exits"] = lambda: exits_picture(law, exits)
-    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    left_out: dict[str, str] = {}
     with matplotlib.rc_context(STYLE):
-        return [path for name, picture in pictures.items() for path in _save(picture(), folder / name)]
+        for name, picture in pictures.items():
+            try:
+                files += _save(picture(), folder / name)
+            except ScalingError as nothing_to_show:
+                left_out[name] = str(nothing_to_show)
+    return Drawn(tuple(files), left_out)
 
 
-def _save(figure: Figure | None, stem: Path) -> list[Path]:
-    if figure is None:
-        return []
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    figure.savefig(png, dpi=DOTS_PER_INCH)
-    figure.savefig(svg, metadata={"Date": None})
-    return [png, svg]
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    paths = []
+    for kind, metadata in FORMATS.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=dict(metadata))
+        paths.append(stem.with_suffix(f".{kind}"))
+        write_atomic(paths[-1], content.getvalue())
+    return paths
