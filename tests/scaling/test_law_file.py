@@ -57,7 +57,7 @@ def _nan(data: dict[str, Any]) -> None:
         ),
         (lambda d: d.pop("theta", None) or d.pop("sigma"), "sigma: missing"),
         (lambda d: d.update(extra=1), "extra: unknown field"),
-        (lambda d: d.update(form="cubic"), "form: expected one of dense, full, reducible, M0"),
+        (lambda d: d.update(form="cubic"), "form: expected one of dense, tied, full, reducible, M0"),
         (
             lambda d: d.update(form="dense"),
             "parameters: expected e, a, b, alpha, beta, got e, a, b, alpha, beta, gamma",
