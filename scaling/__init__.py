@@ -10,7 +10,8 @@
     loss, low, high = law.predict(n=[1e9, 7e9], d=2e11)
     save_law(law, Path("law.json"))
 
-`scaling.runs.make_runs` takes arrays in place of a file. `scaling.frontier` has N*, D* and L* of a budget,
-`scaling.approaches` the three approaches of Hoffmann et al., `scaling.exits` the laws of each exit, `scaling.profile` a
-parameter's likelihood, `scaling.plots` the pictures. This package imports nothing heavy by itself.
+`scaling.runs.make_runs` takes arrays in place of a file. `scaling.frontier` has N*, D* and L* of a budget and the price
+of a G, `scaling.budgets` all of it with intervals, `scaling.approaches` the three approaches of Hoffmann et al.,
+`scaling.exits` the laws of each exit, `scaling.profile` a parameter's likelihood, `scaling.plots` the pictures. This
+package imports nothing heavy by itself.
 """

@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import scaling.cli
+from scaling.forms import M1
 from scaling.lawfile import load_law, save_law
 from scaling.read_cli import main
-from tests.scaling.runs import ROOT, TRUTH, grid_runs, write_csv
+from tests.scaling.runs import ROOT, grid_runs, write_csv
 from tests.scaling.test_budgets import law
+from tests.scaling.test_exits import exit_rows
 
 ROWS = str(ROOT / "experiments" / "isoflop" / "cpu" / "rows.jsonl")
 
@@ -109,13 +112,10 @@ def test_a_wrong_command_line_is_one_line_that_says_what_to_do(
 
 
 def test_a_law_that_nothing_is_known_of_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
-
     save_law(replace(law(), draws=law().draws[:0]), tmp_path / "law.json")
     with pytest.raises(SystemExit):
         main([str(tmp_path / "law.json"), "--compute", "1e20"])
     assert "nothing says how sure it is: fit it again" in capsys.readouterr().err
-    assert len(TRUTH) == 6
 
 
 def test_bash_reads_the_completion_script(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +141,23 @@ def test_exits_takes_a_form_that_is_asked_for(capsys: pytest.CaptureFixture[str]
     scaling.cli.main([ROWS, "--exits", "--form", "M1", "--bootstraps", "20"])
     printed = capsys.readouterr().out
     assert "median error of losses" in printed and "chosen: " in printed and "(M1; N total" in printed
+
+
+def test_a_table_with_a_row_per_exit_is_compared_and_read_without_trunks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = exit_rows(M1, [0.1])
+    columns = {"n": rows.n, "d": rows.d, "c": rows.c, "g": rows.g, "loss": rows.loss, "run": rows.cluster}
+    columns |= {"layer": rows.exit_layer, "layers": rows.n_layers, "n_exit": rows.n_exit}
+    table = write_csv(tmp_path / "exits.csv", columns)
+    law_file = str(tmp_path / "law.json")
+    fields = ("run", "layer", "layers", "n_exit")
+    mapped = ["--map", *(f"{name}={name}" for name in fields), "--params", "non-embedding"]
+    scaling.cli.main([str(table), *mapped, "--exits", "--bootstraps", "20", "--json", "--out", law_file])
+    found = json.loads(capsys.readouterr().out)
+    assert found["form"] == "M1" and "exit_weight" in found["exits"]["left_out"]["M2"]
+    main([law_file, "--compute", "1e18"])
+    assert "G = 2: exits after 0.5, 1 of the layers, with 0.5, 1 of N" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
