@@ -25,3 +25,11 @@ class Codec(IntEnum):
     def label(self) -> str:
         """What users call it: `f32`, `bf16`, `int8`, `int4`."""
         return self.name.lower()
+
+    @classmethod
+    def labelled(cls, label: str) -> "Codec":
+        """The codec of a label. Raises `ValueError` that names them all."""
+        for codec in cls:
+            if codec.label == label:
+                return codec
+        raise ValueError(f"expected {', '.join(codec.label for codec in cls)}, got {label!r}")

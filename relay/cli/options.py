@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from family.cli import positive
 from family.errors import FamilialError
+from relay.names import Codec
 
 if TYPE_CHECKING:
     from relay.client.types import GenerateOptions
     from relay.policy import Policy
 
 POLICY_FORMS = "exit G | schedule SEED | confidence THRESHOLD [STATISTIC] [DEEPEST]"
-_COPIED = ("temperature", "top_k", "top_p", "min_p", "seed", "stop", "logprobs")
+_COPIED = ("codec", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "logprobs")
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
@@ -35,6 +36,13 @@ def add_options(parser: argparse.ArgumentParser, most_tokens: int) -> None:
         "--statistic", choices=statistics, metavar="S", help="of --confidence: max_probability, margin or entropy"
     )
     who.add_argument("--deepest", type=positive, metavar="G", help="of --confidence: no exit beyond G is asked")
+    parser.add_argument(
+        "--codec",
+        choices=[codec.label for codec in Codec],
+        metavar="C",
+        help="how rows travel between nodes: f32, exactly; bf16, int8 or int4, in fewer bytes, and the text may "
+        "differ; by default as the entry node is set up",
+    )
     how = parser.add_argument_group("how a token is drawn", "by default the most probable one is taken")
     how.add_argument("--temperature", type=float, metavar="T", help="0: greedy; 1: with the model's own probabilities")
     how.add_argument("--top-k", type=int, metavar="K", help="from the K most probable tokens only")

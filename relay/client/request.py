@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from relay import options as wire_options
 from relay.client.types import GenerateOptions, Prompt
 from relay.errors import InvalidRequestError
+from relay.names import Codec
 from relay.options import MOST_LOGPROBS
 from relay.sampling import GREEDY, NO_PENALTIES, UINT32, Penalties, Sampling
 from relay.v1 import relay_pb2 as pb
@@ -56,6 +57,8 @@ def _message(prompt: Prompt, options: GenerateOptions) -> pb.GenerateRequest:
         request.penalties.CopyFrom(wire_options.penalties_message(penalties))
     if (wanted := options.get("logprobs")) is not None:
         request.logprobs = _count("logprobs", wanted, f"0 to {MOST_LOGPROBS}", most=MOST_LOGPROBS)
+    if (codec := options.get("codec")) is not None:
+        request.codec = pb.Codec.ValueType(Codec.labelled(codec))
     if (policy := options.get("policy")) is not None:
         request.policy.CopyFrom(wire_options.policy_message(policy))
     return request

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relay import options
 from relay.messages import Logprobs
+from relay.names import Codec
 from relay.policy import Policy
 from relay.v1 import relay_pb2 as pb
 
@@ -23,6 +24,11 @@ class GenerateOptions(TypedDict, total=False):
     """At most this many tokens; 0, the default, means up to the end of the context."""
     policy: Policy
     """Which exit decides each token; by default the deepest. `steer` changes it in mid-text."""
+    codec: Literal["f32", "bf16", "int8", "int4"]
+    """How rows travel between the nodes, for the whole text: `f32`, exactly, in 4 bytes a value; `bf16`, `int8` and
+    `int4` in about 2, 1 and half of one, and the text may become another one. By default as the entry node is set up.
+    A session that was kept begins anew with another codec.
+    """
     temperature: float
     """Divides the logits before a token is drawn; 0, the default, is greedy: the most probable token."""
     top_k: int
@@ -147,6 +153,8 @@ class Node:
     export_fingerprint: str
     precision: str
     context: int
+    codecs: tuple[str, ...]
+    """Of rows, that it knows."""
     chunk_invariant: bool
     sessions: int
     rss_bytes: int
@@ -208,6 +216,7 @@ def node(message: pb.Node) -> Node:
         export_fingerprint=message.export_fingerprint,
         precision=message.precision,
         context=message.context,
+        codecs=tuple(codec.label for codec in Codec if codec in (message.codecs or (Codec.F32,))),
         chunk_invariant=message.chunk_invariant,
         sessions=message.sessions,
         rss_bytes=message.rss_bytes,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from family.manifest import Manifest, check_segments
 from family.strict import FieldError
-from relay.settings.kinds import ADDRESS, COUNT, DEFAULT_ADDRESS, FOLDER, NAME, SECONDS, SEGMENTS, THREADS
+from relay.names import Codec
+from relay.settings.kinds import ADDRESS, CODEC, COUNT, DEFAULT_ADDRESS, FOLDER, NAME, SECONDS, SEGMENTS, THREADS
 from relay.settings.table import setting, table_of
 
 
@@ -31,6 +32,10 @@ class NodeConfig:
     )
     drain_s: float = field(
         default=30.0, metadata=setting("drain", SECONDS, "seconds that running requests may go on after SIGTERM")
+    )
+    codec: str = field(
+        default=Codec.F32.label,
+        metadata=setting("codec", CODEC, "how rows travel for a request that does not say: f32, bf16, int8 or int4"),
     )
 
 

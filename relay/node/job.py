@@ -9,6 +9,7 @@ from relay import options
 from relay.certified import certified
 from relay.errors import IdsUnknownError, InvalidRequestError, PromptTooLongError, UnknownExitError
 from relay.names import Codec
+from relay.node.codec import codec_of
 from relay.node.node import Node
 from relay.node.stops import Limit
 from relay.policy import FixedExit, Policy, SpeculativeExit, deepest_exit, drafting_exit
@@ -68,7 +69,7 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
         samples=_samples(request.samples),
         logprobs=options.logprobs_wanted(request, spec.vocab_size),
         logits=request.logits,
-        codec=options.codec(request.codec or Codec.F32),
+        codec=await codec_of(node, request.codec, policy),
     )
 
 

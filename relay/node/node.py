@@ -13,6 +13,7 @@ from relay.channel import CLIENT_OPTIONS
 from relay.engine.engine import BundleEngine
 from relay.errors import REQUEST_KEY, PeerMismatchError
 from relay.hop import Hop, Transport
+from relay.names import Codec
 from relay.node.config import NodeConfig
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
@@ -46,6 +47,8 @@ class Node:
         self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
         self.link = Link(config.upstream or "")
         self._paces: dict[tuple[int, int], Pace] = {}
+        self.agreed = {Codec.F32}
+        """Codecs that all nodes upstream are known to know."""
         self._genesis = chain.genesis(manifest.export_fingerprint)
         used = config.upstream if engine.segments[-1] < manifest.spec.granularity else None
         self._channel = aio.insecure_channel(used, CLIENT_OPTIONS) if used else None
@@ -148,6 +151,7 @@ class Node:
             ),
             upstream=(self.config.upstream or "") if self._channel else "",
             work=[pb.Work(graph=name, rows=w.rows, logits=w.logits) for name, w in self.engine.work.items()],
+            codecs=[pb.Codec.ValueType(codec) for codec in Codec],
             paces=[_pace(*exits, pace) for exits, pace in self._paces.items()],
         )
         if self._channel is None:

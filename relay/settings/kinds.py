@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from family.cli import positive, seconds
-from relay.names import MOST_NAME_CHARACTERS, NAME_RULE, is_name
+from relay.names import MOST_NAME_CHARACTERS, NAME_RULE, Codec, is_name
 
 DEFAULT_ADDRESS = "localhost:7001"
 """Where a node listens, and where a client looks for it, unless told otherwise."""
@@ -40,6 +40,14 @@ def segments(text: str) -> tuple[int, ...]:
     if not low <= high <= MOST_SEGMENTS:
         raise argparse.ArgumentTypeError(f"expected A-B with A up to B, and B up to {MOST_SEGMENTS}, got {text!r}")
     return tuple(range(low, high + 1))
+
+
+def codec(text: str) -> str:
+    """The label of a codec, for argparse."""
+    try:
+        return Codec.labelled(text).label
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def threads(text: str) -> int:
@@ -81,6 +89,7 @@ NAME = Kind("NAME", name, (str,), "a string")
 FOLDER = Kind("DIR", Path, (str,), "a string", _absolute_text)
 ADDRESS = Kind("HOST:PORT", address, (str,), "a string")
 SEGMENTS = Kind("A-B", segments, (str, int), "a string or a whole number", _segments_text)
+CODEC = Kind("CODEC", codec, (str,), "a string")
 COUNT = Kind("N", positive, (int,), "a whole number")
 THREADS = Kind("N", threads, (int,), "a whole number")
 SECONDS = Kind("S", seconds, (int, float), "a number")

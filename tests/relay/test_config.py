@@ -83,10 +83,10 @@ def test_every_field_of_a_configuration_is_a_setting_of_all_sources(configuratio
 def test_the_same_values_from_each_source_make_the_same_configuration(tmp_path: Path) -> None:
     texts = {
         "tier": "my tier", "bundle": str(tmp_path), "listen": "0.0.0.0:0", "upstream": "[::1]:9", "segments": "2-3",
-        "threads": "3", "max-sessions": "5", "grace": "0.5", "drain": "7",
+        "threads": "3", "codec": "int4", "max-sessions": "5", "grace": "0.5", "drain": "7",
     }  # fmt: skip
     assert set(texts) == {entry.name for entry in NODE_SETTINGS.settings}
-    wanted = NodeConfig("my tier", tmp_path, "0.0.0.0:0", "[::1]:9", (2, 3), 3, 5, 0.5, 7.0)
+    wanted = NodeConfig("my tier", tmp_path, "0.0.0.0:0", "[::1]:9", (2, 3), 3, 5, 0.5, 7.0, codec="int4")
     assert node_config(*(part for name, text in texts.items() for part in (f"--{name}", text))) == wanted
     assert node_config(**{f"RELAY_{name.upper().replace('-', '_')}": text for name, text in texts.items()}) == wanted
     lines = [f"{name} = {text if re.fullmatch(r'[0-9.]+', text) else repr(text)}" for name, text in texts.items()]
@@ -261,6 +261,7 @@ def test_print_config_says_what_holds_and_where_it_came_from(tmp_path: Path) -> 
         ["max-sessions = 64", "# default"],
         ["grace = 30.0", "# default"],
         ["drain = 30.0", "# default"],
+        ['codec = "f32"', "# default"],
     ]
 
 
