@@ -151,6 +151,8 @@ def _fit(job: Job, base: LoadedBase, windows: Windows, run: str) -> _Fitted:
         family.kept_rows = KeptRows(job.out / STATE_NAME / "rows", run, len(windows) // job.recipe.passes)
     trainer = new_trainer(job, family, windows, run)
     last = last_checkpoint(job.out / STATE_NAME, run)
+    if last:
+        _tell(f"{job.out}: goes on from its {last.name} of {job.recipe.steps} steps")
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
     trainer.accelerator.wait_for_everyone()
@@ -225,8 +227,7 @@ def finished(job: Job, run: str) -> Report | None:
     """The report of this very run, if `out` has it. Raises `CheckpointError` if it has another's finished family."""
     report = load_report(job.out / REPORT_NAME)
     if report is not None and report.run == run:
-        if _is_first():
-            print(f"{job.out}: this run is finished; its report follows", file=sys.stderr)  # noqa: T201
+        _tell(f"{job.out}: this run is finished; its report follows")
         return report
     written = is_whole(job.out) or any(branch_path(job.out, g).exists() for g in range(1, job.spec.granularity))
     if report is not None or (written and not (job.out / STATE_NAME).exists()):
@@ -327,11 +328,10 @@ def _windows(job: Job, base: LoadedBase) -> Windows:
     )
     for part in windows.parts:
         longest = part.header.longest_document
-        if longest > spec.context and _is_first():
-            print(  # noqa: T201
+        if longest > spec.context:
+            _tell(
                 f"{part.name}: its longest document has {longest} tokens, more than the context of {spec.context}; "
-                "it is cut into windows as all are",
-                file=sys.stderr,
+                "it is cut into windows as all are"
             )
     return windows
 
@@ -357,3 +357,9 @@ def _processes() -> int:
 
 def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+def _tell(line: str) -> None:
+    """One line on stderr, from the first process."""
+    if _is_first():
+        print(line, file=sys.stderr, flush=True)  # noqa: T201

@@ -256,7 +256,7 @@ def test_the_state_of_another_run_is_refused(job: Job, tiny: LoadedBase, monkeyp
 
 
 def test_a_checkpoint_that_is_not_whole_is_as_if_it_were_not_there(
-    job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
+    job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = done(replace(job, out=job.out.with_name("whole")), tiny)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -267,7 +267,9 @@ def test_a_checkpoint_that_is_not_whole_is_as_if_it_were_not_there(
     shutil.copytree(kept, torn)
     (torn / NOTE_NAME).unlink()
     (torn / "model.safetensors").write_bytes(b"half")
+    assert "goes on" not in capsys.readouterr().err
     assert done(job, tiny).curve == whole.curve
+    assert "out: goes on from its checkpoint-1 of 15 steps\n" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_refused_and_named(job: Job, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:
