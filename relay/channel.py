@@ -1,5 +1,8 @@
 """How connections behave, on both ends: message sizes, retry pace, and noticing a link that died silently."""
 
+import grpc
+from grpc import aio
+
 MOST_MESSAGE_BYTES = 64 << 20
 """Largest message that anyone accepts."""
 _PING_EVERY_MS = 10_000
@@ -24,3 +27,17 @@ SERVER_OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_EVERY_MS // 2),
     ("grpc.http2.max_ping_strikes", 0),
 )
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None) -> aio.Channel:
+    """A client's way to a node, over TLS where there are credentials."""
+    if credentials is None:
+        return aio.insecure_channel(address, CLIENT_OPTIONS)
+    return aio.secure_channel(address, credentials, CLIENT_OPTIONS)
+
+
+def bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Have a server listen; the port. Raises `RuntimeError` if it cannot."""
+    if credentials is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, credentials)

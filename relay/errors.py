@@ -6,18 +6,21 @@ RelayError                     (a family.FamilialError: its text is safe to prin
 │   ├── UnknownExitError       the family has no such exit
 │   ├── IdsUnknownError        an option needs the token ids where only rows are known
 │   └── UnknownSessionError    no such text is under way
+├── ForeignSessionError        the session is another peer's
 ├── PeerMismatchError          the upstream serves another family or export, or other segments
 ├── UpstreamError              the upstream answered what does not fit the question
 ├── NoUpstreamError            the exit lies upstream and this node has no upstream
 ├── NotReadyError              the node is still loading, or is shutting down
 ├── UnreachableError           nothing answers at the address
+├── UntrustedError             the certificate at an address does not hold, or there is no TLS
 ├── BusyError                  the node holds as many sessions as it may
 ├── TimeoutExceededError       the deadline passed; every hop was told
 ├── ClosedError                the client, or this text, was closed on this side
-├── ConfigurationError         a node cannot start as it was told to (never crosses the wire)
+├── ConfigurationError         a node or a client cannot start as it was told to (never crosses the wire)
 └── InternalError              a defect; the details are in the node's log only
 """
 
+import re
 import uuid
 from typing import Any, ClassVar, NoReturn
 
@@ -87,6 +90,14 @@ class UnknownSessionError(InvalidRequestError):
     status = grpc.StatusCode.NOT_FOUND
 
 
+class ForeignSessionError(RelayError):
+    """The session was opened by another peer, as the certificates of mutual TLS tell them apart."""
+
+    code = "foreign-session"
+    advice = "choose another session id, or ask with the certificate that opened the session"
+    status = grpc.StatusCode.PERMISSION_DENIED
+
+
 class PeerMismatchError(RelayError):
     """The upstream serves another family, another export of it, or segments that do not continue this node's."""
 
@@ -131,6 +142,14 @@ class UnreachableError(RelayError):
         return ""  # who did not answer has no log of it
 
 
+class UntrustedError(RelayError):
+    """The certificate at an address does not hold for who asks, or nothing there speaks TLS."""
+
+    code = "untrusted"
+    advice = "give the authority that signed that certificate (--ca, --upstream-ca) and a name that it has, or renew it"
+    status = grpc.StatusCode.UNAUTHENTICATED
+
+
 class BusyError(RelayError):
     """The node holds as many sessions as it may."""
 
@@ -156,10 +175,10 @@ class ClosedError(RelayError):
 
 
 class ConfigurationError(RelayError):
-    """A node cannot start as it was told to."""
+    """A node or a client cannot start as it was told to."""
 
     code = "configuration"
-    advice = "correct the setting that the message names; `relay-node --print-config` shows them all"
+    advice = "correct the setting that the message names; `relay-node --print-config`, `relay config` show them all"
     status = grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -178,11 +197,13 @@ CATALOGUE: dict[str, type[RelayError]] = {
         UnknownExitError,
         IdsUnknownError,
         UnknownSessionError,
+        ForeignSessionError,
         PeerMismatchError,
         UpstreamError,
         NoUpstreamError,
         NotReadyError,
         UnreachableError,
+        UntrustedError,
         BusyError,
         TimeoutExceededError,
         ClosedError,
@@ -255,9 +276,36 @@ def _translated(error: aio.AioRpcError, address: str) -> RelayError:
         return known(_shown(error.details() or ""))
     foreign = _FOREIGN.get(error.code())
     if foreign is UnreachableError:
-        return UnreachableError(f"no relay node answers at {address}; start one there, or correct the address")
+        return no_connection(error.details() or "", address)
     if foreign is TimeoutExceededError:
         return TimeoutExceededError("the timeout passed before the text was complete; give a larger timeout")
     if foreign is InvalidRequestError:
         return InvalidRequestError(f"what was sent to {address} is larger than a message may be; send a shorter prompt")
     return InternalError(f"the node at {address} failed: {error.code().name}")
+
+
+_TLS = re.compile(r"OPENSSL_internal:([A-Z0-9_]+)(?:: ([a-z -]+))?|(Hostname Verification)")
+"""How gRPC tells of a handshake that failed: OpenSSL's error, with its reason; or a name that the certificate lacks."""
+
+
+def no_connection(details: str, address: str) -> RelayError:
+    """What kept gRPC, which has one status for it all, from a connection."""
+    if failed := _TLS.search(details):
+        error, reason, other_name = failed.groups()
+        if error == "WRONG_VERSION_NUMBER":
+            return UntrustedError(
+                f"the node at {address} does not speak TLS; start it with --tls-cert and --tls-key, or leave the "
+                "authority (ca, upstream-ca) out"
+            )
+        if other_name or error == "CERTIFICATE_VERIFY_FAILED":
+            return UntrustedError(
+                f"the certificate of the node at {address} does not hold: {reason or 'it is of another name'}; give "
+                "the authority that signed it (ca, upstream-ca) and a name that it has, or renew it"
+            )
+        return UntrustedError(f"TLS with the node at {address} failed: {error.lower().replace('_', ' ')}")
+    if details.startswith("failed to connect") and "Socket closed" in details:
+        return UnreachableError(
+            f"what answers at {address} hangs up at once: it may want TLS (ca, upstream-ca), a certificate of an "
+            "authority that it knows (cert, upstream-cert), or be on its way down"
+        )
+    return UnreachableError(f"no relay node answers at {address}; start one there, or correct the address")

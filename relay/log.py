@@ -6,6 +6,7 @@ boundary, in position order. Whatever reads a boundary keeps a cursor into it; g
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from relay.names import Codec
 
 Rows = NDArray[np.float32]
 """Hidden states, shape (q, d_model)."""
+Ids = NDArray[np.int64]
+"""Token ids, shape (q,): the rows of boundary 0."""
 
 _FIRST_CAPACITY = 64
 
@@ -87,16 +90,19 @@ def _steps_back(length: int) -> Iterator[int]:
 
 
 class RowLog:
-    """The rows of one boundary: positions 0..len - 1."""
+    """The rows of one boundary: positions 0..len - 1. At boundary 0 they are the token ids."""
 
-    def __init__(self, width: int) -> None:
-        self._buffer = np.empty((_FIRST_CAPACITY, width), np.float32)
+    def __init__(self, width: int | None) -> None:
+        """Rows of so many channels; ids, if None."""
+        self._buffer: Rows | Ids = (
+            np.empty(_FIRST_CAPACITY, np.int64) if width is None else np.empty((_FIRST_CAPACITY, width), np.float32)
+        )
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def rows(self, start: int, end: int) -> Rows:
+    def rows(self, start: int, end: int) -> Any:
         """Rows start..end - 1, a view that the next append may move: use it at once."""
         assert 0 <= start <= end <= self._length
         return self._buffer[start:end]
@@ -105,11 +111,11 @@ class RowLog:
         """Forget rows from `length` on."""
         self._length = min(self._length, length)
 
-    def append(self, rows: Rows) -> None:
-        """Add the rows of the next positions, shape (q, width)."""
+    def append(self, rows: Rows | Ids) -> None:
+        """Add the rows of the next positions, shape (q, width), or their ids, (q,)."""
         needed = self._length + len(rows)
         if needed > len(self._buffer):
-            grown = np.empty((max(needed, 2 * len(self._buffer)), self._buffer.shape[1]), np.float32)
+            grown = np.empty((max(needed, 2 * len(self._buffer)), *self._buffer.shape[1:]), self._buffer.dtype)
             grown[: self._length] = self._buffer[: self._length]
             self._buffer = grown
         self._buffer[self._length : needed] = rows

@@ -34,6 +34,8 @@ class Question:
     draft_exit: int = 0
     """The exit that made the drafts: those between it and the target's take off the drafts from the first on that they
     would not have made. 0: none does."""
+    more: int = 0
+    """Tokens that the node may go on to decide after the wanted one, at the same exit, if it holds segment 1."""
     logprobs: int | None = None
     """Log-probabilities of the tokens, and of this many most probable ones beside each; None: not wanted."""
     logits: bool = False
@@ -93,6 +95,19 @@ class Answer:
     """What the hops upstream of this node took for it: their round trips less engine time."""
     logits: Logits | None = field(default=None, compare=False)
     """A row per token; only if asked for."""
+
+    def joined(self, later: "Answer") -> "Answer":
+        """This answer and the one to the token that it ends with."""
+        logits = None if later.logits is None or self.logits is None else np.concatenate([self.logits, later.logits])
+        return replace(
+            later,
+            tokens=self.tokens + later.tokens,
+            confidence=self.confidence + later.confidence,
+            logprobs=self.logprobs + later.logprobs,
+            logits=logits,
+            engine_ms=self.engine_ms + later.engine_ms,
+            link_ms=self.link_ms + later.link_ms,
+        )
 
     def each(self) -> "Iterator[Answer]":
         """An answer for each token. The first has the times of all."""

@@ -44,7 +44,7 @@ def policy_message(given: Policy) -> pb.Policy:
     """A policy on the wire. Raises `InvalidRequestError` for a number that the wire cannot hold."""
     match given:
         case FixedExit():
-            return pb.Policy(exit=_exit(given.exit))
+            return pb.Policy(exit=_exit(given.exit), burst=given.burst)
         case ExitSchedule():
             if not 0 <= given.seed <= UINT64:
                 raise InvalidRequestError(f"the seed of a schedule is a 64-bit number from 0 on, got {given.seed}")
@@ -77,7 +77,7 @@ def policy(message: pb.Policy) -> Policy | None:
     """A policy off the wire; None where it has none. Raises `InvalidRequestError`."""
     match message.WhichOneof("kind"):
         case "exit":
-            return FixedExit(message.exit)
+            return FixedExit(message.exit, message.burst)
         case "schedule":
             return ExitSchedule(message.schedule.seed)
         case "confidence":

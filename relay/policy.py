@@ -49,9 +49,19 @@ def check_statistic(statistic: str) -> None:
 
 @dataclass(frozen=True)
 class FixedExit:
-    """Every token at this exit, counted from 1."""
+    """Every token at this exit, counted from 1.
+
+    Raises `InvalidRequestError` for a burst that no message can have.
+    """
 
     exit: int
+    burst: int = 0
+    """Tokens that the exit's node may decide by itself after each that it is asked for, where it holds the lower
+    segments too and the entry node sends it token ids: so many tokens come at once, for one round trip."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.burst <= MOST_DRAFTS:
+            raise InvalidRequestError(f"a burst cannot have {self.burst} tokens; give 0 to {MOST_DRAFTS}")
 
 
 @dataclass(frozen=True)

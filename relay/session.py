@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from relay import chain
 from relay.decide import decide
 from relay.errors import IdsUnknownError, InvalidRequestError, NoUpstreamError
 from relay.log import History, RowLog, Rows, pieces
@@ -154,7 +155,12 @@ class Session:
     work on its thread when the next one comes, and the engine takes them in turn.
     """
 
-    def __init__(self, engine: Engine, genesis: bytes, tier: str, upstream: Upstream | None) -> None:
+    def __init__(
+        self, engine: Engine, genesis: bytes, tier: str, upstream: Upstream | None, *, sends_ids: bool = False
+    ) -> None:
+        """With `sends_ids` the upstream reads boundary 0: it is given token ids, and this node computes only what its
+        own exits are asked for.
+        """
         self.history = History(genesis)
         """Positions that the first segment has consumed."""
         self._tier = tier
@@ -163,14 +169,34 @@ class Session:
         self._waiting = 0
         """Messages that the upstream works on."""
         self._levels = [Level(engine, index) for index in engine.segments]
+        self._ids = RowLog(None) if sends_ids else None
+        """Boundary 0, where it is kept."""
 
     async def advance(self, message: Advance) -> Answer | Behind:
         """Consume the rows and answer, or say what is missing.
 
         Raises `NoUpstreamError` for an exit out of reach, `IdsUnknownError` where one beyond this node needs token ids.
         """
+        reply = await self._advance_once(message)
+        holds_loop = self._levels[0].index == 1 and self._ids is None
+        for _ in range(message.question.more if holds_loop else 0):
+            if not isinstance(reply, Answer):
+                break
+            later = await self._advance_once(self._after(reply, message.question))
+            assert isinstance(later, Answer), "a node's own log is never behind itself"
+            reply = reply.joined(later)
+        return reply
+
+    async def _advance_once(self, message: Advance) -> Answer | Behind:
         reply = await self.consume(message)
         return await self.onward(reply) if isinstance(reply, Onward) else reply
+
+    def _after(self, answer: Answer, question: Question) -> Advance:
+        """The message that asks for the token after the answer's."""
+        anchor, ids = self.history.value(len(self.history) - 1), [answer.tokens[-1]]
+        values = tuple(chain.extend(anchor, ids, self.history.codec))
+        once_more = replace(question, want=1, drafts=(), more=0)
+        return Advance(len(self.history), anchor, values, np.array(ids, np.int64), once_more, self.history.codec)
 
     async def consume(self, message: Advance) -> Answer | Behind | Onward:
         """The part of `advance` that is done here."""
@@ -184,7 +210,8 @@ class Session:
         assert self._upstream is not None
         self._waiting += 1
         try:
-            answer = await self._upstream.ask(self.history, self._levels[-1].log, rest.end, rest.question)
+            log = self._levels[-1].log if self._ids is None else self._ids
+            answer = await self._upstream.ask(self.history, log, rest.end, rest.question)
         finally:
             self._waiting -= 1
         return replace(answer, cached=rest.end, engine_ms=answer.engine_ms + rest.engine_ms)
@@ -229,14 +256,21 @@ class Session:
             )
         self._truncate(message.base)
         self.history.codec = message.codec
-        yield from self._levels[0].consume(message.rows)
+        if self._ids is None:
+            yield from self._levels[0].consume(message.rows)
+        else:
+            self._ids.append(message.rows)
         self.history.append(message.chain)
         if message.question.want == 0:
             return Answer(cached=len(self.history))
         return (yield from self._answer(message.question))
 
     def _truncate(self, length: int) -> None:
+        if length >= len(self.history):
+            return
         self.history.truncate(length)
+        if self._ids is not None:
+            self._ids.truncate(length)
         for level in self._levels:
             level.truncate(length)
         if self._upstream is not None:
@@ -244,17 +278,20 @@ class Session:
 
     def _answer(self, question: Question) -> Work[Answer | Onward]:
         """Go up level by level to the first exit that may decide."""
-        below: Level | None = None
-        for level in self._levels:
+        below = self._ids
+        levels = self._levels
+        if below is not None and not any(_asks(question, level.index) for level in levels):
+            levels = []  # the upstream computes their rows itself
+        for level in levels:
             if below is not None:
-                yield from level.consume(below.log.rows(len(level.log), len(below.log)))
+                yield from level.consume(below.rows(len(level.log), len(below)))
             if question.shortens(level.index):
                 question = yield from self._shorten(level, question)
             elif _asks(question, level.index):
                 answer = yield from self._decide(level, question)
                 if answer is not None:
                     return answer
-            below = level
+            below = level.log
         return Onward(len(self.history), question, engine_ms=0.0)
 
     def _shorten(self, level: Level, question: Question) -> Work[Question]:

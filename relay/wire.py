@@ -10,7 +10,7 @@ from relay.chain import VALUE_BYTES
 from relay.errors import InvalidRequestError, UpstreamError
 from relay.fence import Stale
 from relay.hop import Envelope
-from relay.log import Mark, Rows
+from relay.log import Ids, Mark, Rows
 from relay.messages import Advance, Answer, Behind, Question
 from relay.names import NAME_RULE, Codec, is_name
 from relay.sampling import GREEDY
@@ -26,7 +26,6 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
     """The message of one `Advance` from a hop; `peer` goes with a stream's first."""
     message, question = envelope.message, envelope.message.question
     assert question.adjust is None, "what needs token ids is decided where they are known"
-    count, width = message.rows.shape
     return pb.AdvanceRequest(
         session=session,
         epoch=envelope.epoch,
@@ -34,12 +33,7 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
         peer=peer,
         base=message.base,
         anchor=message.anchor,
-        rows=pb.Rows(
-            codec=pb.Codec.ValueType(message.codec),
-            count=count,
-            width=width,
-            data=codec.encode(message.rows.astype(np.float32, copy=False), message.codec),
-        ),
+        rows=_rows_message(message),
         chain=b"".join(message.chain),
         drafts=question.drafts,
         target_exit=question.exit,
@@ -48,8 +42,17 @@ def request(session: str, envelope: Envelope, peer: pb.Peer | None) -> pb.Advanc
         sampling=None if question.sampling == GREEDY else options.sampling_message(question.sampling),
         rule=None if question.rule is None else options.rule_message(question.rule),
         draft_exit=question.draft_exit,
+        more=question.more,
         logprobs=question.logprobs,
     )
+
+
+def _rows_message(message: Advance) -> pb.Rows:
+    count, form = len(message.rows), pb.Codec.ValueType(message.codec)
+    if message.rows.ndim == 1:
+        return pb.Rows(codec=form, count=count, ids=message.rows.tolist())
+    data = codec.encode(message.rows.astype(np.float32, copy=False), message.codec)
+    return pb.Rows(codec=form, count=count, width=message.rows.shape[1], data=data)
 
 
 def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> Envelope:
@@ -60,7 +63,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     rows, count, form = message.rows, message.rows.count, options.codec(message.rows.codec)
     d_model, context, granularity = spec.d_model, spec.context, spec.granularity
     name("session", message.session)
-    _require(count > 0 and rows.width == d_model, f"rows: {count} of width {rows.width}, expected width {d_model}")
+    _require(count > 0, "rows: a message has at least one")
     _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
     _require(len(message.anchor) == VALUE_BYTES, f"anchor: expected {VALUE_BYTES} bytes")
     _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
@@ -68,6 +71,8 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     _require(message.want <= count, "want: more answers than rows")
     _require(message.want <= MOST_ANSWERS, f"want: {message.want} answers at once, expected at most {MOST_ANSWERS}")
     _require(len(message.drafts) == max(0, message.want - 1), "drafts: expected one fewer than `want`")
+    _require(message.more == 0 or message.want == 1, "more: only after one wanted row")
+    _require(message.more < MOST_ANSWERS, f"more: {message.more} tokens at once, expected fewer than {MOST_ANSWERS}")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
     _require(message.epoch < EPOCH_LIMIT, f"epoch: {message.epoch} leaves no room for a next one")
     return Envelope(
@@ -77,7 +82,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
             base=message.base,
             anchor=message.anchor,
             chain=tuple(message.chain[i : i + VALUE_BYTES] for i in range(0, len(message.chain), VALUE_BYTES)),
-            rows=_rows(rows.data, form, count, d_model),
+            rows=_ids(rows, spec.vocab_size) if first_exit == 1 else _rows(rows, form, d_model),
             question=Question(
                 message.target_exit,
                 message.want,
@@ -85,6 +90,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
                 sampling=options.sampling(message.sampling) if message.HasField("sampling") else GREEDY,
                 rule=options.rule(message.rule) if message.HasField("rule") else None,
                 draft_exit=message.draft_exit,
+                more=message.more,
                 logprobs=options.logprobs_wanted(message, spec.vocab_size),
                 logits=message.logits,
             ),
@@ -93,9 +99,16 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     )
 
 
-def _rows(data: bytes, form: Codec, count: int, width: int) -> Rows:
+def _ids(rows: pb.Rows, vocab_size: int) -> Ids:
+    _require(len(rows.ids) == rows.count, f"rows: {rows.count} ids are expected, there are {len(rows.ids)}")
+    _require(max(rows.ids) < vocab_size, f"rows: id {max(rows.ids)} is outside the vocabulary")
+    return np.array(rows.ids, np.int64)
+
+
+def _rows(rows: pb.Rows, form: Codec, width: int) -> Rows:
+    _require(rows.width == width, f"rows: {rows.count} of width {rows.width}, expected width {width}")
     try:
-        return codec.decode(data, form, count, width)
+        return codec.decode(rows.data, form, rows.count, width)
     except codec.CodecError as problem:
         raise InvalidRequestError(f"rows: {problem}") from None
 
@@ -160,10 +173,12 @@ def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> 
     question, count = sent.question, len(answer.tokens)
     consumed = sent.base + len(sent.rows)
     least = consumed - len(question.drafts) if question.draft_exit else consumed
-    _fits(least <= cached <= consumed, f"cached: {cached} rows")
-    _fits(min(1, question.want) <= count <= question.want, f"tokens: {count} for {question.want} wanted")
+    _fits(least <= cached <= consumed + question.more, f"cached: {cached} rows")
+    asked = f"{question.want} wanted" + (f" and {question.more} more" if question.more else "")
+    _fits(min(1, question.want) <= count <= question.want + question.more, f"tokens: {count} for {asked}")
     _fits(all(token < spec.vocab_size for token in answer.tokens), "tokens: an id outside the vocabulary")
-    _fits(tuple(answer.tokens[:-1]) == question.drafts[: max(0, count - 1)], "tokens: other drafts than were sent")
+    accepted = () if question.more else tuple(answer.tokens[:-1])
+    _fits(accepted == question.drafts[: len(accepted)], "tokens: other drafts than were sent")
     _fits(len(answer.confidence) == count, f"confidence: {len(answer.confidence)} for {count} tokens")
     _fits(0 <= answer.engine_ms < math.inf, f"engine_ms: {answer.engine_ms}")
     _fits(math.isfinite(answer.link_ms), f"link_ms: {answer.link_ms}")

@@ -54,6 +54,11 @@ class BundleEngine:
         future.add_done_callback(self._pending.discard)
         return await asyncio.wrap_future(future)
 
+    def forget_work(self) -> None:
+        """Count from here on."""
+        for work in self.work.values():
+            work.rows = work.logits = 0
+
     def close(self) -> None:
         """Wait for the forward that is under way and stop the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)

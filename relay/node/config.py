@@ -6,7 +6,19 @@ from pathlib import Path
 from family.manifest import Manifest, check_segments
 from family.strict import FieldError
 from relay.names import Codec
-from relay.settings.kinds import ADDRESS, CODEC, COUNT, DEFAULT_ADDRESS, FOLDER, NAME, SECONDS, SEGMENTS, THREADS
+from relay.settings.kinds import (
+    ADDRESS,
+    CODEC,
+    COUNT,
+    DEFAULT_ADDRESS,
+    FILE,
+    FOLDER,
+    NAME,
+    SECONDS,
+    SEGMENTS,
+    SENT,
+    THREADS,
+)
 from relay.settings.table import setting, table_of
 
 
@@ -33,9 +45,30 @@ class NodeConfig:
     drain_s: float = field(
         default=30.0, metadata=setting("drain", SECONDS, "seconds that running requests may go on after SIGTERM")
     )
+    tls_cert: Path | None = field(
+        default=None, metadata=setting("tls-cert", FILE, "this node's certificate (PEM): it is asked over TLS only")
+    )
+    tls_key: Path | None = field(default=None, metadata=setting("tls-key", FILE, "its private key"))
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=setting("tls-client-ca", FILE, "serve only who has a certificate of this authority (mutual TLS)"),
+    )
+    upstream_ca: Path | None = field(
+        default=None, metadata=setting("upstream-ca", FILE, "authority of the upstream's certificate: ask it over TLS")
+    )
+    upstream_cert: Path | None = field(
+        default=None, metadata=setting("upstream-cert", FILE, "certificate to show the upstream (mutual TLS)")
+    )
+    upstream_key: Path | None = field(default=None, metadata=setting("upstream-key", FILE, "its private key"))
     codec: str = field(
         default=Codec.F32.label,
         metadata=setting("codec", CODEC, "how rows travel for a request that does not say: f32, bf16, int8 or int4"),
+    )
+    send: str = field(
+        default="rows",
+        metadata=setting(
+            "send", SENT, "rows; or ids, to an upstream that serves the lower segments too: few bytes, its own compute"
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from relay.node.stops import Reason, StopStrings
 from relay.node.tape import Tape
 from relay.node.text import TextStream
 from relay.pace import Pace
-from relay.policy import Policy, SpeculativeExit, rule_of, target_exit
+from relay.policy import FixedExit, Policy, SpeculativeExit, rule_of, target_exit
 from relay.sampling import Sampling, penalised
 from relay.session import Session
 
@@ -95,6 +95,7 @@ class _Asking:
     async def ask(self, policy: Policy) -> Answer:
         """The next token; the next few, if the policy is speculative."""
         job, tape = self._job, self._tape
+        left = job.most - (tape.decided - len(job.ids))
         question = Question(
             target_exit(policy, tape.decided, job.deepest),
             want=1,
@@ -108,9 +109,11 @@ class _Asking:
             if self._speculation is None or self._speculation[0] != policy:
                 made = Speculation(self._session, tape, policy, *self._paces(policy), job.stop_ids)
                 self._speculation = policy, made
-            return await self._speculation[1].round(question, job.most - (tape.decided - len(job.ids)))
+            return await self._speculation[1].round(question, left)
         self._speculation = None
         tape.drop()
+        if isinstance(policy, FixedExit) and question.adjust is None:
+            question = replace(question, more=min(policy.burst, left - 1))
         answer = await self._session.advance(tape.message(question))
         assert isinstance(answer, Answer), "the entry node's own log is never behind itself"
         return answer

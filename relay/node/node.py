@@ -5,13 +5,14 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+import grpc
 from grpc import aio
 
 from family.manifest import Manifest
 from relay import chain, wire
-from relay.channel import CLIENT_OPTIONS
+from relay.channel import open_channel
 from relay.engine.engine import BundleEngine
-from relay.errors import REQUEST_KEY, PeerMismatchError
+from relay.errors import REQUEST_KEY, PeerMismatchError, UntrustedError, from_rpc
 from relay.hop import Hop, Transport
 from relay.names import Codec
 from relay.node.config import NodeConfig
@@ -25,6 +26,7 @@ from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
 F32_BYTES = 4
+ID_BYTES = 4
 
 
 class Node:
@@ -37,7 +39,9 @@ class Node:
         engine: BundleEngine,
         text: TextCodec | None,
         chunk_invariant: bool,
+        credentials: grpc.ChannelCredentials | None,
     ) -> None:
+        """`credentials` are for the upstream."""
         self.config = config
         self.manifest = manifest
         self.engine = engine
@@ -51,7 +55,7 @@ class Node:
         """Codecs that all nodes upstream are known to know."""
         self._genesis = chain.genesis(manifest.export_fingerprint)
         used = config.upstream if engine.segments[-1] < manifest.spec.granularity else None
-        self._channel = aio.insecure_channel(used, CLIENT_OPTIONS) if used else None
+        self._channel = open_channel(used, credentials) if used else None
         """The way to the next segments; none where these are the last."""
 
     @property
@@ -68,13 +72,18 @@ class Node:
         return self.manifest.spec.granularity if self._channel else self.last_segment
 
     @property
+    def sends_ids(self) -> bool:
+        """Whether the upstream is sent token ids, and computes their rows itself."""
+        return self._channel is not None and self.config.send == "ids"
+
+    @property
     def peer(self) -> pb.Peer:
         """How this node introduces itself upstream."""
         return pb.Peer(
             tier=self.config.tier,
             family_fingerprint=self.manifest.family_fingerprint,
             export_fingerprint=self.manifest.export_fingerprint,
-            boundary=self.last_segment,
+            boundary=0 if self.sends_ids else self.last_segment,
         )
 
     def pace(self, policy: SpeculativeExit) -> tuple[int, Pace]:
@@ -100,22 +109,23 @@ class Node:
                     request_id=self.sessions.request_id(name),
                 )
 
-            upstream = Hop(connect, self.engine.d_model * F32_BYTES)
-        return Session(self.engine, self._genesis, self.config.tier, upstream)
+            upstream = Hop(connect, ID_BYTES if self.sends_ids else self.engine.d_model * F32_BYTES)
+        return Session(self.engine, self._genesis, self.config.tier, upstream, sends_ids=self.sends_ids)
 
     def check_peer(self, peer: pb.Peer) -> None:
         """Raise `PeerMismatchError` unless the sender's rows mean here what they mean there.
 
         `InvalidRequestError`: its tier's name cannot be shown.
 
-        Segment 1 reads token ids, so nobody sends it rows.
+        Segment 1 reads token ids, which a node sends that was started with `--send ids`.
         """
         mine = self.peer
         wire.name("peer.tier", peer.tier)
-        if self.first_segment == 1 or peer.boundary != self.first_segment - 1:
+        if peer.boundary != self.first_segment - 1:
+            sent = f"rows after segment {peer.boundary}" if peer.boundary else "token ids"
             raise PeerMismatchError(
-                f"tier {peer.tier!r} sends rows after segment {peer.boundary}, but tier {mine.tier!r} begins with "
-                f"segment {self.first_segment}; correct --upstream, --tier or --segments of one of the two"
+                f"tier {peer.tier!r} sends {sent}, but tier {mine.tier!r} begins with segment {self.first_segment}; "
+                "correct --upstream, --tier, --segments or --send of one of the two"
             )
         for kind in ("family", "export"):
             theirs, ours = getattr(peer, f"{kind}_fingerprint"), getattr(mine, f"{kind}_fingerprint")
@@ -159,14 +169,17 @@ class Node:
         try:
             stub, metadata = rpc.RelayStub(self._channel), ((REQUEST_KEY, request_id),)
             reply = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, metadata=metadata)
-            if not reply.nodes or reply.nodes[0].first_segment != self.last_segment + 1:
-                me.upstream_error = f"it does not begin with segment {self.last_segment + 1}; correct --upstream"
+            begins = 1 if self.sends_ids else self.last_segment + 1
+            if not reply.nodes or reply.nodes[0].first_segment != begins:
+                me.upstream_error = f"it does not begin with segment {begins}; correct --upstream or --send"
             elif reply.nodes[0].export_fingerprint != self.manifest.export_fingerprint:
                 me.upstream_error = "it has another export; copy one bundle to both nodes"
             else:
                 return [me, *reply.nodes]
         except aio.AioRpcError as error:
-            me.upstream_error = f"{error.code().name.lower().replace('_', ' ')}"
+            found = from_rpc(error, self.link.address, request_id)
+            untrusted = isinstance(found, UntrustedError)
+            me.upstream_error = str(found) if untrusted else error.code().name.lower().replace("_", " ")
         return [me]
 
     async def close(self) -> None:
@@ -202,4 +215,6 @@ def _pace(draft_exit: int, target_exit: int, pace: Pace) -> pb.Pace:
         draft_ms=costs.draft_ms,
         verify_ms=costs.verify_ms,
         row_ms=costs.row_ms,
+        checked=pace.total_checked,
+        accepted=pace.total_right,
     )

@@ -7,11 +7,12 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from family.manifest import Manifest, load_manifest
-from relay.channel import SERVER_OPTIONS
+from relay.channel import SERVER_OPTIONS, bind
 from relay.engine.engine import BundleEngine
 from relay.engine.selftest import is_chunk_invariant
 from relay.errors import ConfigurationError
@@ -20,6 +21,7 @@ from relay.node.decoding import DecodingInterceptor
 from relay.node.node import Node
 from relay.node.servicers import HopServicer, Readiness, RelayServicer
 from relay.node.text import TextCodec
+from relay.tls import client_credentials, server_credentials
 from relay.v1 import relay_pb2_grpc as rpc
 
 log = logging.getLogger("relay.node")
@@ -47,16 +49,19 @@ class NodeServer:
 
     async def start(self) -> None:
         """Bind, load, self-test, report ready. Raises `ConfigurationError`, `ManifestError` or `BundleError`."""
-        manifest = load_manifest(self.config.bundle)
-        segments = segments_of(self.config, manifest)
-        self._server = await self._bind()
-        loading = asyncio.get_running_loop().run_in_executor(None, _load, self.config, manifest, segments)
+        config = self.config
+        manifest = load_manifest(config.bundle)
+        segments = segments_of(config, manifest)
+        shown = server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+        upstream = client_credentials(config.upstream_ca, config.upstream_cert, config.upstream_key, "upstream-")
+        self._server = await self._bind(shown)
+        loading = asyncio.get_running_loop().run_in_executor(None, _load, config, manifest, segments)
         try:
             engine, text, invariant = await loading
         except BaseException:
             await self._server.stop(None)
             raise
-        self._readiness.node = Node(self.config, manifest, engine, text, invariant)
+        self._readiness.node = Node(config, manifest, engine, text, invariant, upstream)
         await self._report(serving=True)
         if not invariant:
             log.warning(
@@ -76,14 +81,14 @@ class NodeServer:
         if self._readiness.node is not None:
             await self._readiness.node.close()
 
-    async def _bind(self) -> aio.Server:
+    async def _bind(self, credentials: grpc.ServerCredentials | None) -> aio.Server:
         server = aio.server(interceptors=(DecodingInterceptor(),), options=SERVER_OPTIONS)
         rpc.add_RelayServicer_to_server(RelayServicer(self._readiness), server)
         rpc.add_HopServicer_to_server(HopServicer(self._readiness), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._report(serving=False)
         try:
-            self.port = server.add_insecure_port(self.config.listen)
+            self.port = bind(server, self.config.listen, credentials)
         except RuntimeError:
             raise ConfigurationError(
                 f"cannot listen on {self.config.listen}: the port is in use, or the address is not of this machine; "
@@ -105,7 +110,9 @@ def _load(
     """The slow part of the start: verify and open files, run the self-test."""
     engine = BundleEngine(config.bundle, manifest, segments, config.threads or os.cpu_count() or 1)
     text = TextCodec(config.bundle, manifest) if segments[0] == 1 else None
-    return engine, text, is_chunk_invariant(engine, manifest.spec)
+    invariant = is_chunk_invariant(engine, manifest.spec)
+    engine.forget_work()
+    return engine, text, invariant
 
 
 async def serve(config: NodeConfig, ready: Callable[[NodeServer], None]) -> None:

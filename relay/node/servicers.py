@@ -19,6 +19,7 @@ from relay.node.job import Job, checked, job_of
 from relay.node.node import Node
 from relay.node.sessions import Text
 from relay.session import Session
+from relay.tls import peer_of
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -58,9 +59,11 @@ class RelayServicer(rpc.RelayServicer):
             wire.name("session", name)
             job = await job_of(self._readiness.ready(), request)
             node = self._readiness.ready()  # it may have begun to drain; from here on nothing waits
-            if node.sessions.streams(name):
+            owner = peer_of(context)
+            held = node.sessions.of(name, owner)
+            if held is not None and held.streams:
                 raise InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
-            held = node.sessions.enter(name, _deadline(context), request_id)
+            held = node.sessions.enter(name, owner, _deadline(context), request_id)
             held.text = Text(job.policy, job.penalties)
             log.info("request %s, session %s: a text of %d prompt tokens begins", request_id, name, len(job.ids))
             how = "cut short"
@@ -88,7 +91,7 @@ class RelayServicer(rpc.RelayServicer):
             policy = options.policy(request.policy)
             if policy is None:
                 raise InvalidRequestError("the request has no policy; give exit, schedule or confidence")
-            text = node.sessions.text(wire.name("session", request.session))
+            text = node.sessions.text(wire.name("session", request.session), peer_of(context))
             text.policy = checked(policy, text.penalties, node)
             return pb.SteerReply()
         raise AssertionError("unreachable: aborting raises")
@@ -142,7 +145,7 @@ class HopServicer(rpc.HopServicer):
                     envelope = wire.envelope(message, node.manifest.spec, node.first_segment)
                     if held is None:
                         name = message.session
-                        held = node.sessions.enter(name, _deadline(context), request_id)
+                        held = node.sessions.enter(name, peer_of(context), _deadline(context), request_id)
                         log.info("request %s, session %s: rows from tier %s", request_id, name, message.peer.tier)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from relay.errors import BusyError, UnknownSessionError
+from relay.errors import BusyError, ForeignSessionError, UnknownSessionError
 from relay.fence import Fence, Stale
 from relay.hop import Envelope
 from relay.messages import Answer, Behind
 from relay.policy import Policy
 from relay.sampling import Penalties
 from relay.session import Session
+from relay.tls import Peer
 
 KEPT_S = 900.0
 """How long a session that a request asked to keep stays after its text."""
@@ -29,6 +30,8 @@ class Held:
     """A session, the fence before it, and when it may be freed."""
 
     session: Session
+    owner: Peer
+    """Who opened it; nobody else may use, steer or fence it."""
     fence: Fence[Answer | Behind] = field(default_factory=Fence)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a message of any of its streams is being answered."""
@@ -82,14 +85,21 @@ class Sessions:
         held = self._held.get(name)
         return held.streams if held is not None else 0
 
+    def of(self, name: str, owner: Peer) -> Held | None:
+        """The session, if there is one. Raises `ForeignSessionError` if another peer opened it."""
+        held = self._held.get(name)
+        if held is not None and held.owner != owner:
+            raise ForeignSessionError(f"session {name} was opened by another peer; choose another id")
+        return held
+
     def request_id(self, name: str) -> str:
         """Id of the newest request that the session serves."""
         held = self._held.get(name)
         return held.request_id if held is not None else ""
 
-    def text(self, name: str) -> Text:
-        """The session's text. Raises `UnknownSessionError` if none is under way."""
-        held = self._held.get(name)
+    def text(self, name: str, owner: Peer) -> Text:
+        """The session's text. Raises `UnknownSessionError` if none is under way, and `ForeignSessionError`."""
+        held = self.of(name, owner)
         if held is None or held.text is None:
             raise UnknownSessionError(f"no text of session {name} is under way on this node; it may be complete")
         return held.text
@@ -99,9 +109,12 @@ class Sessions:
         held = self._held.get(name)
         return held.deadline if held is not None else None
 
-    def enter(self, name: str, deadline: float | None, request_id: str) -> Held:
-        """A stream begins: its session, opened if it is new. Raises `BusyError` when the node is full."""
-        held = self._held.get(name)
+    def enter(self, name: str, owner: Peer, deadline: float | None, request_id: str) -> Held:
+        """A stream begins: its session, opened if it is new.
+
+        Raises `BusyError` when the node is full, `ForeignSessionError` if another peer opened it.
+        """
+        held = self.of(name, owner)
         if held is None:
             if len(self._held) >= self._most:
                 self._free_longest_idle()
@@ -109,7 +122,7 @@ class Sessions:
                 raise BusyError(
                     f"the node holds {self._most} sessions, as many as it may; try again later, or raise --max-sessions"
                 )
-            held = self._held[name] = Held(self._open_session(name))
+            held = self._held[name] = Held(self._open_session(name), owner)
         if held.expiry is not None:
             held.expiry.cancel()
             held.expiry = None

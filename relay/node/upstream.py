@@ -12,7 +12,7 @@ from grpc import aio
 
 from family.spec import FamilySpec
 from relay import wire
-from relay.errors import CODE_KEY, REQUEST_KEY, NotReadyError, RelayError, from_rpc
+from relay.errors import CODE_KEY, REQUEST_KEY, NotReadyError, RelayError, UntrustedError, from_rpc
 from relay.fence import Stale
 from relay.hop import Envelope
 from relay.messages import Answer, Behind
@@ -161,5 +161,6 @@ def _broken(error: aio.AioRpcError, address: str, request_id: str) -> Exception:
     """A break that a new stream may mend, or the upstream's refusal."""
     ours = CODE_KEY in dict(error.trailing_metadata() or ())
     translated = from_rpc(error, address, request_id)
-    mendable = isinstance(translated, NotReadyError) or (error.code() in _BREAKS and not ours)
+    broke = error.code() in _BREAKS and not ours and not isinstance(translated, UntrustedError)
+    mendable = broke or isinstance(translated, NotReadyError)
     return ConnectionError(str(translated)) if mendable else translated

@@ -42,6 +42,13 @@ def segments(text: str) -> tuple[int, ...]:
     return tuple(range(low, high + 1))
 
 
+def sent(text: str) -> str:
+    """What goes to the upstream."""
+    if text not in ("rows", "ids"):
+        raise argparse.ArgumentTypeError(f"expected rows or ids, got {text!r}")
+    return text
+
+
 def codec(text: str) -> str:
     """The label of a codec, for argparse."""
     try:
@@ -87,9 +94,11 @@ class Kind:
 
 NAME = Kind("NAME", name, (str,), "a string")
 FOLDER = Kind("DIR", Path, (str,), "a string", _absolute_text)
+FILE = Kind("FILE", Path, (str,), "a string", _absolute_text)
 ADDRESS = Kind("HOST:PORT", address, (str,), "a string")
 SEGMENTS = Kind("A-B", segments, (str, int), "a string or a whole number", _segments_text)
 CODEC = Kind("CODEC", codec, (str,), "a string")
+SENT = Kind("rows|ids", sent, (str,), "a string")
 COUNT = Kind("N", positive, (int,), "a whole number")
 THREADS = Kind("N", threads, (int,), "a whole number")
 SECONDS = Kind("S", seconds, (int, float), "a number")

@@ -408,8 +408,11 @@ class Policy(_message.Message):
     SCHEDULE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     SPECULATIVE_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
     exit: _builtins.int
     """Every token at this exit, counted from 1."""
+    burst: _builtins.int
+    """Of `exit`: tokens that its node may decide by itself after each that it is asked for, where it holds segment 1."""
     @_builtins.property
     def schedule(self) -> Global___Policy.Schedule: ...
     @_builtins.property
@@ -423,10 +426,11 @@ class Policy(_message.Message):
         schedule: Global___Policy.Schedule | None = ...,
         confidence: Global___Policy.Confidence | None = ...,
         speculative: Global___Policy.Speculative | None = ...,
+        burst: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule", "speculative", b"speculative"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule", "speculative", b"speculative"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "confidence", b"confidence", "exit", b"exit", "kind", b"kind", "schedule", b"schedule", "speculative", b"speculative"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exit", "schedule", "confidence", "speculative"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
@@ -957,6 +961,7 @@ class AdvanceRequest(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     DRAFT_EXIT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     epoch: _builtins.int
     """Grows with each new stream of this hop; an older one is refused. The upper 32 bits count, the lower are drawn at
@@ -985,6 +990,10 @@ class AdvanceRequest(_message.Message):
     draft_exit: _builtins.int
     """The exit that made the drafts: those between it and the target's take off the drafts from the first on that they
     would not have made, so fewer rows than were sent may be consumed. 0: none does.
+    """
+    more: _builtins.int
+    """Tokens that the node may go on to decide by itself after the wanted one, if it holds segment 1: the loop is handed
+    over to it until it answers. Only with one wanted row.
     """
     @_builtins.property
     def peer(self) -> Global___Peer:
@@ -1024,10 +1033,11 @@ class AdvanceRequest(_message.Message):
         rule: Global___Rule | None = ...,
         logprobs: _builtins.int | None = ...,
         draft_exit: _builtins.int = ...,
+        more: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "anchor", b"anchor", "base", b"base", "chain", b"chain", "draft_exit", b"draft_exit", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "logprobs", b"logprobs", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "anchor", b"anchor", "base", b"base", "chain", b"chain", "draft_exit", b"draft_exit", "drafts", b"drafts", "epoch", b"epoch", "goodbye", b"goodbye", "logits", b"logits", "logprobs", b"logprobs", "more", b"more", "peer", b"peer", "rows", b"rows", "rule", b"rule", "sampling", b"sampling", "seq", b"seq", "session", b"session", "target_exit", b"target_exit", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
@@ -1049,7 +1059,7 @@ class Peer(_message.Message):
     family_fingerprint: _builtins.str
     export_fingerprint: _builtins.str
     boundary: _builtins.int
-    """The boundary at which the sender's rows stand: its last segment."""
+    """The boundary at which the sender's rows stand: its last segment; 0 for token ids."""
     def __init__(
         self,
         *,
@@ -1076,10 +1086,15 @@ class Rows(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
     codec: Global___Codec.ValueType
     count: _builtins.int
     width: _builtins.int
     data: _builtins.bytes
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In place of width and data, to a node that holds segment 1: the token ids. The codec is then the text's all the same."""
+
     def __init__(
         self,
         *,
@@ -1087,10 +1102,11 @@ class Rows(_message.Message):
         count: _builtins.int = ...,
         width: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "count", b"count", "data", b"data", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "count", b"count", "data", b"data", "ids", b"ids", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

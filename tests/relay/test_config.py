@@ -83,10 +83,15 @@ def test_every_field_of_a_configuration_is_a_setting_of_all_sources(configuratio
 def test_the_same_values_from_each_source_make_the_same_configuration(tmp_path: Path) -> None:
     texts = {
         "tier": "my tier", "bundle": str(tmp_path), "listen": "0.0.0.0:0", "upstream": "[::1]:9", "segments": "2-3",
-        "threads": "3", "codec": "int4", "max-sessions": "5", "grace": "0.5", "drain": "7",
+        "threads": "3", "codec": "int4", "send": "ids", "max-sessions": "5", "grace": "0.5", "drain": "7",
+        "tls-cert": "/c", "tls-key": "/k", "tls-client-ca": "/a", "upstream-ca": "/A", "upstream-cert": "/C",
+        "upstream-key": "/K",
     }  # fmt: skip
     assert set(texts) == {entry.name for entry in NODE_SETTINGS.settings}
-    wanted = NodeConfig("my tier", tmp_path, "0.0.0.0:0", "[::1]:9", (2, 3), 3, 5, 0.5, 7.0, codec="int4")
+    files = [Path(texts[name]) for name in list(texts)[-6:]]
+    wanted = NodeConfig(
+        "my tier", tmp_path, "0.0.0.0:0", "[::1]:9", (2, 3), 3, 5, 0.5, 7.0, *files, codec="int4", send="ids"
+    )
     assert node_config(*(part for name, text in texts.items() for part in (f"--{name}", text))) == wanted
     assert node_config(**{f"RELAY_{name.upper().replace('-', '_')}": text for name, text in texts.items()}) == wanted
     lines = [f"{name} = {text if re.fullmatch(r'[0-9.]+', text) else repr(text)}" for name, text in texts.items()]
@@ -241,13 +246,13 @@ def test_a_wrong_setting_is_one_line_for_each_command(tmp_path: Path) -> None:
     assert line == "error: RELAY_NODE: expected HOST:PORT, got 'here'"
     write(tmp_path / "relay.toml", "[client]\nnod = 1")
     line = one_line_error(shell(tmp_path, "relay", "generate", "hello"))
-    assert line == "error: relay.toml: client.nod: unknown; the nearest is node; there are node, timeout"
+    assert line == "error: relay.toml: client.nod: unknown; the nearest is node; there are node, timeout, ca, cert, key"
     line = one_line_error(shell(tmp_path, "relay-node", "--print-config", RELAY_GRACE="soon"))
     assert line == "error: RELAY_GRACE: expected a positive number of seconds, got 'soon'"
 
 
 def test_print_config_says_what_holds_and_where_it_came_from(tmp_path: Path) -> None:
-    write(tmp_path / "relay.toml", '[node]\nbundle = "b"\nthreads = 2\n')
+    write(tmp_path / "relay.toml", '[node]\nbundle = "b"\nthreads = 2\ntls-client-ca = "ca.pem"\n')
     done = shell(tmp_path, "relay-node", "--print-config", "--tier", "edge", RELAY_SEGMENTS="2-3")
     assert (done.returncode, done.stderr) == (0, "")
     assert [re.split(r" {2,}", line) for line in done.stdout.splitlines()] == [
@@ -261,7 +266,14 @@ def test_print_config_says_what_holds_and_where_it_came_from(tmp_path: Path) -> 
         ["max-sessions = 64", "# default"],
         ["grace = 30.0", "# default"],
         ["drain = 30.0", "# default"],
+        ["# tls-cert = FILE", "# not set"],
+        ["# tls-key = FILE", "# not set"],
+        [f'tls-client-ca = "{tmp_path}/ca.pem"', "# relay.toml"],
+        ["# upstream-ca = FILE", "# not set"],
+        ["# upstream-cert = FILE", "# not set"],
+        ["# upstream-key = FILE", "# not set"],
         ['codec = "f32"', "# default"],
+        ['send = "rows"', "# default"],
     ]
 
 

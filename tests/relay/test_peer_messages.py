@@ -59,7 +59,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"session": "bad\x1b[2J"}, "session: expected a name of 1 to 128 printable characters"),
     ({"codec": 0}, "codec 0 is unknown here; this release knows f32, bf16, int8, int4"),
     ({"codec": 99}, "codec 99 is unknown here; this release knows f32, bf16, int8, int4"),
-    ({"count": 0, "data": b"", "chain": b""}, "rows: 0 of width 64"),
+    ({"count": 0, "data": b"", "chain": b""}, "rows: a message has at least one"),
     ({"width": 65}, "width 65, expected width 64"),
     ({"data": bytes(7)}, "data and shape disagree"),
     ({"data": np.full(128, np.nan, "<f4").tobytes()}, "rows: not all of them are finite numbers"),
@@ -84,6 +84,8 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"sampling": pb.Sampling(temperature=1, top_p=0)}, "top_p cannot be 0.0; give more than 0"),
     ({"rule": pb.Rule(thresholds=[0.5])}, "rule: statistic 0 is unknown; send one of relay.v1.Statistic"),
     ({"rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, thresholds=[float("nan")])}, "threshold .* cannot be nan"),
+    ({"more": 3, "want": 2, "drafts": [1]}, "more: only after one wanted row"),
+    ({"more": 64}, "more: 64 tokens at once, expected fewer than 64"),
     ({"logprobs": 65}, "logprobs cannot be 65; give at most 64"),
 ]
 
@@ -118,11 +120,26 @@ def test_a_tier_whose_name_cannot_be_shown_is_refused_without_it(nodes: Chain, m
 def test_rows_of_another_boundary_are_refused(nodes: Chain, manifest: Manifest, boundary: int) -> None:
     message = advance(manifest)
     message.peer.boundary = boundary
-    for server in (nodes.device, nodes.edge):
-        with grpc.insecure_channel(address(server)) as channel:
-            status, code, details = raw_error(rpc.HopStub(channel).Advance(iter([message])))
-        assert (status, code) == (grpc.StatusCode.FAILED_PRECONDITION, "peer-mismatch")
-        assert "correct --upstream" in details
+    with grpc.insecure_channel(address(nodes.edge)) as channel:
+        status, code, details = raw_error(rpc.HopStub(channel).Advance(iter([message])))
+    assert (status, code) == (grpc.StatusCode.FAILED_PRECONDITION, "peer-mismatch")
+    assert "correct --upstream" in details
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (pb.Rows(codec=pb.CODEC_F32, count=2, ids=[1]), "rows: 2 ids are expected, there are 1"),
+        (pb.Rows(codec=pb.CODEC_F32, count=2, ids=[1, 512]), "rows: id 512 is outside the vocabulary"),
+    ],
+)
+def test_ids_that_are_none_are_refused(nodes: Chain, manifest: Manifest, rows: pb.Rows, says: str) -> None:
+    message = advance(manifest)
+    message.peer.boundary = 0
+    message.rows.CopyFrom(rows)
+    with grpc.insecure_channel(address(nodes.device)) as channel:
+        refused = raw_error(rpc.HopStub(channel).Advance(iter([message])))
+    assert refused == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request", says)
 
 
 def test_a_stream_serves_one_session(nodes: Chain, manifest: Manifest) -> None:
