@@ -6,7 +6,9 @@ thread each, behind the project's links. All ways of writing take turns on each 
 - `device_1`, `device_2`: an exit of the device decides all; nothing crosses the link;
 - `cloud`: the client asks the machine that has everything, over the link;
 - `per_token`: the last exit decides, asked over the link for each token;
-- `speculative`: the same text, drafted by exit 2;
+- `speculative`: the same text, drafted by exit 2; `speculative_int8`: with rows of 8 bits;
+- `ids`, `ids_burst`, `ids_speculative`: a device that sends token ids, to the machine that has everything: for each
+  token, for 16 at once (the loop is handed over), and for drafts by exit 2;
 - `confidence_E`: the first exit that is sure enough, by thresholds certified for epsilon E, where the bundle has them.
 
 `tokens_per_s` after the first token, `ttft_ms` (median), `tpot_ms` between tokens (p50, p95), `kilobytes` that crossed
@@ -23,7 +25,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +47,7 @@ from training.repeats import ends_in_loop
 LINKS = (*(name for name in NAMED if name != "geostationary"), *TRACES[:2])
 TEXTS = 6
 TOKENS = 48
+BURST = 15
 EPSILONS = (0.02, 0.05, 0.1)
 
 
@@ -58,6 +61,7 @@ class Way:
     """Whose work counts as the cloud's."""
     proxy: LinkProxy
     """Whose bytes count."""
+    codec: Literal["f32", "int8"] = "f32"
 
 
 def flops(spec: FamilySpec, work: Mapping[str, Work]) -> float:
@@ -115,9 +119,11 @@ async def compare(
         enter = stack.enter_async_context
         cloud = await enter(node(bundle, "cloud", None, "--segments", "3", "--threads", "1"))
         whole = await enter(node(bundle, "whole", None, "--segments", "1-3", "--threads", "1"))
-        up, across = LinkProxy(link(name), cloud), LinkProxy(link(name), whole)
-        device = await enter(node(bundle, "device", await enter(up), "--segments", "1-2", "--threads", "1"))
-        near = await enter(AsyncRelayClient(device))
+        up, across, beside = LinkProxy(link(name), cloud), LinkProxy(link(name), whole), LinkProxy(link(name), whole)
+        mine = ("--segments", "1-2", "--threads", "1")
+        device = await enter(node(bundle, "device", await enter(up), *mine))
+        of_ids = await enter(node(bundle, "device", await enter(beside), *mine, "--send", "ids"))
+        near, sender = await enter(AsyncRelayClient(device)), await enter(AsyncRelayClient(of_ids))
         far = await enter(AsyncRelayClient(await enter(across)))
         of_cloud, of_whole = await enter(AsyncRelayClient(cloud)), await enter(AsyncRelayClient(whole))
         ways = {
@@ -126,6 +132,10 @@ async def compare(
             "cloud": Way(far, FixedExit(3), of_whole, across),
             "per_token": Way(near, FixedExit(3), of_cloud, up),
             "speculative": Way(near, SpeculativeExit(), of_cloud, up),
+            "speculative_int8": Way(near, SpeculativeExit(), of_cloud, up, "int8"),
+            "ids": Way(sender, FixedExit(3), of_whole, beside),
+            "ids_burst": Way(sender, FixedExit(3, BURST), of_whole, beside),
+            "ids_speculative": Way(sender, SpeculativeExit(), of_whole, beside),
             **{f"confidence_{e:g}": Way(near, ConfidenceExit(epsilon=e), of_cloud, up) for e in epsilons},
         }
         found: dict[str, list[Timed]] = {way: [] for way in ways}
@@ -133,7 +143,7 @@ async def compare(
         for number, prompt in enumerate(prompts):
             for name_, way in ways.items():
                 before = await _spent(way, manifest.spec)
-                options = GenerateOptions(policy=way.policy, max_tokens=tokens, ignore_stop=True)
+                options = GenerateOptions(policy=way.policy, max_tokens=tokens, ignore_stop=True, codec=way.codec)
                 text = await timed(way.client, prompt, options)
                 if number:
                     found[name_].append(text)

@@ -27,13 +27,17 @@ def test_every_way_is_measured_over_a_link(tiny_bundle: Path) -> None:
         "cloud": 1.0,
         "per_token": 1.0,
         "speculative": 1.0,
-    }
+        "ids": 1.0,
+        "ids_burst": 1.0,
+        "ids_speculative": 1.0,
+    } | {"speculative_int8": found["speculative_int8"]["agreement"]}
     assert found["device_1"]["cloud_mflops"] == 0 < found["per_token"]["cloud_mflops"] < found["cloud"]["cloud_mflops"]
     assert found["device_1"]["exits"]["exit_1"] == 1 and found["per_token"]["exits"]["exit_3"] == 1
-    assert found["cloud"]["kilobytes"] < found["per_token"]["kilobytes"]
+    assert found["ids"]["kilobytes"] < found["per_token"]["kilobytes"]
+    assert found["speculative_int8"]["kilobytes"] < found["speculative"]["kilobytes"]
     assert found["per_token"]["tpot_ms"]["p50"] >= 5 > found["device_1"]["tpot_ms"]["p50"]
     assert any(row["pareto"] for row in found.values())
-    assert wan.table({"links": {"5ms": found}}).count("\n") == 7
+    assert wan.table({"links": {"5ms": found}}).count("\n") == 11
 
 
 def test_a_way_that_is_beaten_in_all_is_not_on_the_front() -> None:
