@@ -15,9 +15,15 @@ they come."""
 async def codec_of(node: Node, number: int, policy: Policy) -> Codec:
     """The codec of this number on the wire, or the node's own for 0.
 
-    Raises `InvalidRequestError` if it is unknown here, or upstream where the policy may ask an exit there.
+    Raises `InvalidRequestError` if it is unknown here, or upstream where the policy may ask an exit there, or there are
+    no rows to encode.
     """
     codec = options.codec(number) if number else Codec.labelled(node.config.codec)
+    if node.sends_ids and codec is not Codec.F32:
+        raise InvalidRequestError(
+            f"codec {codec.label} is for rows, and this node sends token ids; leave the codec out, or start the node "
+            "without --send ids"
+        )
     if codec not in node.agreed and deepest_exit(policy, node.deepest_exit) > node.last_segment:
         nodes = await node.describe(ASK_S, new_request_id())
         for other in nodes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.client.aio import AsyncRelayClient
-from relay.errors import PeerMismatchError
+from relay.errors import InvalidRequestError, PeerMismatchError
 from relay.node.serve import NodeServer
 from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, SpeculativeExit
 from tests.relay.servers import address, config, running, single, text
@@ -96,6 +96,15 @@ def test_a_text_of_one_stop_in_a_burst_ends_there(tiny_bundle: Path) -> None:
             stop = all_ids[9]
             cut = await text(device, PROMPT, policy=FixedExit(3, burst=15), stop_ids=[stop], **OPTIONS)
             assert [t.id for t in cut] == all_ids[: all_ids.index(stop) + 1]
+
+    asyncio.run(scenario())
+
+
+def test_rows_that_are_not_sent_have_no_codec(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tiny_bundle) as (device, _):
+            with pytest.raises(InvalidRequestError, match="codec int8 is for rows, and this node sends token ids"):
+                await text(device, PROMPT, max_tokens=1, codec="int8")
 
     asyncio.run(scenario())
 
