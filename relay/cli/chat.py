@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from family.cli import error_line
 from family.errors import FamilialError
 from relay.cli.colours import Palette, shown, wants_colour
-from relay.cli.common import configured, write
+from relay.cli.common import client_of, configured, write
 from relay.cli.config import CLIENT_SETTINGS, ClientConfig
-from relay.cli.options import POLICY_FORMS, add_options, described, options_of, policy
+from relay.cli.options import POLICY_FORMS, add_options, caveat, described, options_of, policy
 
 if TYPE_CHECKING:
     from relay.client.sync import RelayClient
@@ -38,13 +38,11 @@ def add_chat(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    from relay.client.sync import RelayClient
-
     config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
     options = options_of(arguments)
     if config.timeout_s is not None:
         options["timeout"] = config.timeout_s
-    with RelayClient(config.node) as client:
+    with client_of(config) as client:
         Chat(client, options, arguments.system).run()
 
 
@@ -110,6 +108,8 @@ class Chat:
 
     def _answer(self, said: str) -> None:
         """Ask, show the answer as it comes, and remember both; a turn that failed is forgotten."""
+        if note := caveat(self._options):
+            self._remark(note)
         prompt = [*self._system, *self._turns, {"role": "user", "content": said}]
         tokens: list[Token] = []
         stream = self._client.generate(prompt, **self._options)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from family.cli import positive
 from family.errors import FamilialError
 from relay.cli.colours import Palette, shown, wants_colour
-from relay.cli.common import configured, write
+from relay.cli.common import client_of, configured, write
 from relay.cli.config import CLIENT_SETTINGS, ClientConfig
-from relay.cli.options import add_options, options_of
+from relay.cli.options import add_options, caveat, options_of
 
 if TYPE_CHECKING:
     from relay.client.sync import Generation
@@ -41,16 +41,16 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from relay.client.sync import RelayClient
-
     config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
     options = options_of(arguments)
     options["samples"] = arguments.samples
     if config.timeout_s is not None:
         options["timeout"] = config.timeout_s
     said = _prompt(arguments.prompt)
+    if note := caveat(options):
+        sys.stderr.write(f"note: {note}\n")
     prompt: Prompt = [{"role": "user", "content": said}] if arguments.chat else said
-    with RelayClient(config.node) as client:
+    with client_of(config) as client:
         stream = client.generate(prompt, **options)
         if arguments.json:
             _as_json(stream)

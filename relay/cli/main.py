@@ -11,7 +11,7 @@ from family.cli import run
 from family.completion import add_completion
 from relay.cli.chat import add_chat
 from relay.cli.colours import shown
-from relay.cli.common import QUIET_GRPC, configured, print_config, write
+from relay.cli.common import QUIET_GRPC, client_of, configured, print_config, write
 from relay.cli.config import CLIENT_SETTINGS, ClientConfig
 from relay.cli.generate import add_generate
 from relay.cli.health import health
@@ -59,10 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _describe(arguments: argparse.Namespace) -> None:
     from relay.client.aio import DESCRIBE_TIMEOUT_S
-    from relay.client.sync import RelayClient
 
     config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
-    with RelayClient(config.node) as client:
+    with client_of(config) as client:
         nodes = client.describe(config.timeout_s or DESCRIBE_TIMEOUT_S)
     for node in nodes:
         if arguments.json:
@@ -96,4 +95,4 @@ def _errors(arguments: argparse.Namespace) -> None:  # noqa: ARG001
 
 def _health(arguments: argparse.Namespace) -> None:
     config = configured(ClientConfig, CLIENT_SETTINGS, arguments)
-    health(config.node, config.timeout_s)
+    health(config)

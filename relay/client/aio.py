@@ -6,13 +6,14 @@ from typing import Unpack
 
 from grpc import aio
 
-from relay.channel import CLIENT_OPTIONS
+from relay.channel import open_channel
 from relay.client import types
 from relay.client.request import generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
 from relay.errors import REQUEST_KEY, ClosedError, UnknownSessionError, from_rpc, new_request_id
 from relay.options import policy_message
 from relay.policy import Policy
+from relay.tls import File, client_credentials
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -96,10 +97,17 @@ class Generation:
 class AsyncRelayClient:
     """A client of the node that serves segment 1. Raises `relay.RelayError` and its kinds, never a gRPC error."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, *, ca: File | None = None, cert: File | None = None, key: File | None = None
+    ) -> None:
+        """With `ca`, PEM certificates of authorities, the node is asked over TLS and must have a certificate of theirs;
+        `cert` and `key` are the client's own, for a node that asks for one (mutual TLS).
+
+        Raises `ConfigurationError` for files that cannot be used.
+        """
         self.address = address
         """HOST:PORT of the entry node."""
-        self._channel = aio.insecure_channel(address, CLIENT_OPTIONS)
+        self._channel = open_channel(address, client_credentials(ca, cert, key))
         self._stub = rpc.RelayStub(self._channel)
         self._closed = False
 

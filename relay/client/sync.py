@@ -13,6 +13,7 @@ from relay.client.aio import DESCRIBE_TIMEOUT_S, AsyncRelayClient
 from relay.client.aio import Generation as AsyncGeneration
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
 from relay.policy import Policy
+from relay.tls import File
 
 T = TypeVar("T")
 
@@ -110,9 +111,16 @@ class Generation:
 class RelayClient:
     """A client of the node that serves segment 1, for code without an event loop."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, *, ca: File | None = None, cert: File | None = None, key: File | None = None
+    ) -> None:
+        """As `AsyncRelayClient`: over TLS with `ca`, and with `cert` and `key` as itself."""
+
+        async def open_client() -> AsyncRelayClient:
+            return AsyncRelayClient(address, ca=ca, cert=cert, key=key)
+
         self._loop = _shared_loop()
-        self._client = self._loop.wait(_open(address))
+        self._client = self._loop.wait(open_client())
 
     def __enter__(self) -> "RelayClient":
         return self
@@ -141,7 +149,3 @@ class RelayClient:
 
 async def _next(stream: AsyncGeneration) -> Token | None:
     return await anext(stream, None)
-
-
-async def _open(address: str) -> AsyncRelayClient:
-    return AsyncRelayClient(address)

@@ -52,7 +52,7 @@ def completed(folder: Path, *words: str, cwd: Path | None = None) -> set[str]:
         (("relay", "gen"), {"generate"}),
         (("relay", ""), {"generate", "describe", "health", "config"}),
         (("relay", "describe", "--"), {"--help", "--json", "--node", "--timeout", "--config"}),
-        (("relay-node", "--up"), {"--upstream"}),
+        (("relay-node", "--th"), {"--threads"}),
         (("relay-node", "--print-"), {"--print-config", "--print-completion"}),
         (("train-family", "--la"), {"--layers"}),
         (("export-family", "--ev"), {"--eval", "--eval-tokens"}),

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -14,8 +15,10 @@ from relay.client.sync import RelayClient
 from relay.client.types import GenerateOptions, Prompt
 from relay.errors import CATALOGUE, CODE_KEY, REQUEST_KEY, RelayError
 from relay.policy import FixedExit
+from relay.tls import NOBODY
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
+from tests.relay.certificates import Authority
 from tests.relay.processes import free_port, in_background, one_line_error, run
 from tests.relay.servers import HOST, address, config, running
 from tests.relay.test_replies import Upstream, device_of
@@ -111,10 +114,21 @@ async def _upstream_gone(bundle: Path) -> AsyncIterator[Ask]:
         yield asking(address(device), 3)
 
 
+@situation("untrusted")
+async def _no_tls_upstream(bundle: Path) -> AsyncIterator[Ask]:
+    with TemporaryDirectory() as folder:
+        machine = Authority(Path(folder)).machine("device")
+        async with (
+            running(config(bundle, "edge")) as edge,
+            running(config(bundle, "device", edge, upstream_ca=machine.ca)) as device,
+        ):
+            yield asking(address(device), 2)
+
+
 @situation("busy")
 async def _full(bundle: Path) -> AsyncIterator[Ask]:
     async with running(config(bundle, "device", max_sessions=1)) as device:
-        held = device.node.sessions.enter("first", None, "request")
+        held = device.node.sessions.enter("first", NOBODY, None, "request")
         yield Ask(address(device), message=pb.GenerateRequest(text="tea"))
         device.node.sessions.leave("first", held, over=True)
 
@@ -160,6 +174,7 @@ def test_an_error_is_the_same_from_the_sdk_the_command_line_and_plain_grpc(code:
 ELSEWHERE = {
     "timeout": "the client's own deadline; test_cli.py, test_errors.py and test_node_errors.py",
     "unknown-session": "Steer alone; test_options.py, and below",
+    "foreign-session": "two certificates and one session id, which commands draw; test_tls.py",
     "closed": "the SDK alone; test_node_errors.py",
     "configuration": "relay-node alone; test_bundles_at_start.py",
 }

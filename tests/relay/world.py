@@ -19,6 +19,7 @@ from relay.node.sessions import Held
 from relay.policy import Rule
 from relay.sampling import F32, GREEDY, Sampling, sample
 from relay.session import Session
+from relay.tls import NOBODY
 from relay.views import Engine
 
 GENESIS = chain.genesis("test")
@@ -49,7 +50,7 @@ class World:
                 return FaultyTransport(self, index + 1)
 
             upstream = Hop(connect, row_bytes=ROWS_PER_MESSAGE_BYTES // self.rows_per_message)
-        self.nodes[index] = Held(Session(self.engines[index], GENESIS, f"tier{index}", upstream))
+        self.nodes[index] = Held(Session(self.engines[index], GENESIS, f"tier{index}", upstream), NOBODY)
 
     def deliver_late(self) -> None:
         """A message that was delayed on the way arrives now, beside whatever is going on; its reply reaches nobody."""
