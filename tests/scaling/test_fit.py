@@ -41,7 +41,7 @@ def test_rows_of_one_run_count_once_in_the_covariance() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "cubic"}, "there is no form 'cubic'; choose one of dense, full, reducible"),
+        ({"form": "cubic"}, "there is no form 'cubic'; choose one of dense, tied, full, reducible"),
         ({"method": "guess"}, "there is no method 'guess'; choose one of certified, paper"),
         ({"form": "M0"}, "the form M0 needs n_exit"),
     ],
