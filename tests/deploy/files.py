@@ -36,14 +36,14 @@ class Image:
         return [source for *sources, _ in copies for source in sources]
 
 
-def services(**variables: str) -> dict[str, dict[str, Any]]:
-    """The services of the compose file, with these variables filled in."""
+def services(file: str = "compose.yaml", **variables: str) -> dict[str, dict[str, Any]]:
+    """The services of a compose file, with these variables filled in."""
 
     def fill(match: re.Match[str]) -> str:
         name, _, default = match[1].partition(":-")
         return variables.get(name.partition(":?")[0], default)
 
-    text = re.sub(r"\$\{([^}]+)\}", fill, (DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    text = re.sub(r"\$\{([^}]+)\}", fill, (DEPLOY / file).read_text(encoding="utf-8"))
     found: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
     return found
 

@@ -18,6 +18,7 @@ from relay.client.sync import RelayClient
 from relay.policy import FixedExit
 from tests.conftest import ROOT
 from tests.deploy.files import DEPLOY, TIERS, UNIT, Image, blocks, compose, example, services, unit
+from tests.relay.certificates import Authority
 from tests.relay.processes import PATIENCE_S, environment, free_port, run, until
 from tests.relay.servers import HOST
 
@@ -56,9 +57,9 @@ def started(command: list[str], variables: Mapping[str, str], log: Path) -> Iter
         process.wait()
 
 
-def assert_relays(entry: str) -> None:
+def assert_relays(entry: str, **files: Path) -> None:
     """One token at each exit, decided where it should be."""
-    with RelayClient(entry) as client:
+    with RelayClient(entry, **files) as client:
         for exit_, tier in enumerate(TIERS, 1):
             (token,) = client.generate("The tide", policy=FixedExit(exit_), max_tokens=1)
             assert (token.exit, token.tier) == (exit_, tier)
@@ -150,6 +151,40 @@ def test_compose_asks_for_the_bundle() -> None:
     assert "set BUNDLE to the absolute path of the bundle" in done.stderr
 
 
+def certificates(folder: Path) -> Path:
+    """A folder with this machine's ca.pem, cert.pem and key.pem, made as the README says."""
+    made = Authority(folder / "made").node("machine")
+    for file, name in ((made.ca, "ca.pem"), (made.cert, "cert.pem"), (made.key, "key.pem")):
+        shutil.copy(file, folder / name)
+    return folder
+
+
+def assert_relays_with_certificates(variables: Mapping[str, str], bundle: Path, folder: Path) -> None:
+    """Three nodes with these variables take one another's certificates, and nobody who has none."""
+    entry = ""
+    with ExitStack() as stack:
+        for tier in reversed(TIERS):
+            upstream = ["--upstream", entry] if entry else []
+            entry = f"{HOST}:{free_port()}"
+            command = ["relay-node", "--tier", tier, "--bundle", str(bundle), "--listen", entry, *upstream]
+            stack.enter_context(started(command, variables, folder / tier))
+            until(lambda entry=entry: run("relay", "health", RELAY_NODE=entry, **variables).returncode == 0)  # type: ignore[misc]
+        files = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
+        assert_relays(entry, **files)
+        assert "hangs up at once" in run("relay", "describe", "--node", entry).stderr
+
+
+def test_with_the_second_file_the_containers_speak_mutual_tls(tiny_bundle: Path, tmp_path: Path) -> None:
+    certificates(tmp_path)
+    three = services("tls.yaml", CERTIFICATES=str(tmp_path))
+    assert set(three) == set(TIERS) and len({str(service) for service in three.values()}) == 1
+    (volume,) = three["cloud"]["volumes"]
+    assert volume["read_only"] and volume["source"] == str(tmp_path)
+    written = three["cloud"]["environment"]
+    variables = {name: value.replace(volume["target"], str(tmp_path)) for name, value in written.items()}
+    assert_relays_with_certificates(variables, tiny_bundle, tmp_path)
+
+
 # systemd.
 
 
@@ -199,6 +234,29 @@ def test_the_command_lines_of_the_units_make_a_relay(tiny_bundle: Path, tmp_path
         assert_relays(ports["device"])
 
 
+def test_with_the_drop_in_the_units_speak_mutual_tls(tiny_bundle: Path, tmp_path: Path) -> None:
+    certificates(tmp_path)
+    lines = [line.partition("=") for line in (DEPLOY / "systemd/tls.conf").read_text(encoding="utf-8").splitlines()]
+    loaded = dict(value.split(":") for name, _, value in lines if name == "LoadCredential")
+    assert loaded == {name: f"/etc/familial/{name}" for name in ("ca.pem", "cert.pem", "key.pem")}
+    pairs = [pair.split("=") for name, _, value in lines if name == "Environment" for pair in value.split()]
+    node = {name: value.replace("%d", str(tmp_path)) for name, value in pairs}
+    client = {f"RELAY_{name.upper()}": str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    assert_relays_with_certificates({**node, **client}, tiny_bundle, tmp_path)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_systemd_takes_the_drop_in(tmp_path: Path, tier: str) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    instance = tmp_path / f"relay-node@{tier}.service"
+    instance.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/familial/bin", str(BIN)), encoding="utf-8")
+    drop_in = tmp_path / f"{instance.name}.d"
+    drop_in.mkdir()
+    shutil.copy(DEPLOY / "systemd" / "tls.conf", drop_in)
+    assert tool("systemd-analyze", "verify", "--man=no", str(instance)) == ""
+
+
 def test_who_stops_a_node_waits_longer_than_its_texts_may_take() -> None:
     said = run("relay-node", "--print-config", "--config", os.devnull).stdout
     (drain,) = [line.split()[2] for line in said.splitlines() if line.startswith("drain = ")]
@@ -243,7 +301,7 @@ def follow(line: str, bundle: Path, root: Path, entry: str) -> None:
                 there = destination.removeprefix("MACHINE:")
                 Path(there).mkdir(parents=True)
                 tool("rsync", option, f"{bundle}/", there)
-        case ["install", *_]:
+        case ["install" | "deploy/certificates.sh", *_]:
             tool(*words, cwd=ROOT)
         case [program, *_] if program.endswith("/relay-node"):
             assert 'tier = "cloud"' in tool(*words)
@@ -257,7 +315,9 @@ def follow(line: str, bundle: Path, root: Path, entry: str) -> None:
         case ["docker", "compose", *options]:
             files_and_profiles = options[: options.index("up")]
             if command := compose():
-                tool(*command, *files_and_profiles, "config", cwd=ROOT, BUNDLE=str(bundle))
+                tool(
+                    *command, *files_and_profiles, "config", cwd=ROOT, BUNDLE=str(bundle), CERTIFICATES="/etc/familial"
+                )
         case ["docker", "build", "--file", file, "--tag", tag, "."]:
             assert (ROOT / file).is_file() and {service["image"] for service in services().values()} == {tag}
         case ["docker", "run", *options]:
