@@ -7,10 +7,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from scaling.errors import ScalingError
-from scaling.frontier import optimum, surface
+from scaling.frontier import LAST, optimum, surface
 from scaling.intervals import interval
 from scaling.law import LEVEL, FittedLaw
-from scaling.plotparts import BLUE, GREY, ORANGE, TOKENS, compute_label, handle, log_axis, size_label
+from scaling.plotparts import (
+    BLUE,
+    GREY,
+    ORANGE,
+    TOKENS,
+    compute_label,
+    granularity_label,
+    handle,
+    log_axis,
+    size_label,
+)
 from scaling.runs import FLOPS_PER_PARAMETER, FloatArray, Runs
 
 BOX = (0.125, 0.225, 0.85, 0.715)
@@ -29,15 +39,15 @@ def frontier_picture(law: FittedLaw, g: float = 3, runs: Runs | None = None) -> 
     """Contours of the loss over N and D, lines of equal 6ND, and the frontier with its interval.
 
     Args:
-        law: of a run's loss.
+        law: of a run's loss, or of exits: then the last one's is shown.
         g: G, where the law knows of it.
         runs: marked, whatever their G.
 
     Raises:
-        ScalingError: the law is of one exit's loss, or has no best size, since its loss rises with N or with D.
+        ScalingError: the law has no best size, since its loss rises with N or with D.
     """
     g = g if "gamma" in law.form.parameters else 1.0
-    at = surface(law.form, law.theta[None], g)
+    at = surface(law.form, law.theta[None], g, LAST)
     least, most = law.data.ranges["c"]
     c = np.geomspace(least, BEYOND * most, GRID)
     best = optimum(at, c)
@@ -69,7 +79,11 @@ def frontier_picture(law: FittedLaw, g: float = 3, runs: Runs | None = None) -> 
         handles.append(handle(label, color="black", marker="o", markersize=2.5, linestyle=""))
     for axis in (axes.xaxis, axes.yaxis):
         log_axis(axis)
-    axes.set(xlabel=size_label(law.conventions), ylabel=TOKENS, title=f"G = {g:g}")
+    axes.set(
+        xlabel=size_label(law.conventions),
+        ylabel=TOKENS,
+        title=granularity_label(law, g),
+    )
     figure.legend(handles=handles, loc="lower center", ncols=2)
     return figure
 
@@ -127,7 +141,7 @@ def _isoflop_lines(axes: Axes, n: FloatArray, d: FloatArray, ends: tuple[float, 
 def _band(axes: Axes, law: FittedLaw, g: float, c: FloatArray) -> None:
     """The interval of N* on each line of equal C."""
     with np.errstate(all="ignore"):  # of draws whose A is beyond all numbers
-        found = interval(law, lambda theta: optimum(surface(law.form, theta, g), c).n)
+        found = interval(law, lambda theta: optimum(surface(law.form, theta, g, LAST), c).n)
     left, right = axes.get_xlim()
     low, high = (np.clip(end, left / ASIDE, right * ASIDE) for end in (found.low, found.high))
     edge, budgets = np.concatenate([low, high[::-1]]), np.concatenate([c, c[::-1]])

@@ -8,9 +8,19 @@ from matplotlib.patches import Patch
 
 from scaling.errors import ScalingError
 from scaling.forms import SCALES
-from scaling.frontier import surface
+from scaling.frontier import LAST, surface
 from scaling.law import LEVEL, FittedLaw
-from scaling.plotparts import BLUE, LOSS, MEAN_LOSS, TOKENS, powers_axis, shades, size_label
+from scaling.plotparts import (
+    BLUE,
+    LAST_LOSS,
+    LOSS,
+    MEAN_LOSS,
+    TOKENS,
+    granularity_label,
+    powers_axis,
+    shades,
+    size_label,
+)
 from scaling.runs import FloatArray
 
 SURFACE_EXITS = (1.0, 2.0, 4.0, 8.0)
@@ -26,28 +36,27 @@ MARGIN = 0.5
 
 
 def surface_picture(law: FittedLaw) -> Figure:
-    """The loss over log N and log D, a surface for each G.
-
-    Raises:
-        ScalingError: the law is of one exit's loss.
-    """
+    """The loss over log N and log D, a surface for each G; of a law of exits, that of the last exit."""
     figure = Figure(figsize=(6.4, 4.6))
     axes = figure.add_axes((-0.01, -0.05, 1.03, 1.17), projection="3d")
     exits = _exits(law)
     n, d = (np.geomspace(law.data.ranges[name][0], law.data.ranges[name][1], MESH) for name in ("n", "d"))
-    losses = [surface(law.form, law.theta[None], g).loss(n[:, None], d) for g in exits]
+    losses = [surface(law.form, law.theta[None], g, LAST).loss(n[:, None], d) for g in exits]
     colours = shades(len(exits))
     for loss, colour in zip(losses, colours, strict=True):
         _sheet(axes, np.log10(n), np.log10(d), loss, colour)
     axes.set_xlabel(size_label(law.conventions), labelpad=6)
     axes.set_ylabel(TOKENS, labelpad=6)
     axes.zaxis.set_rotate_label(False)  # type: ignore[attr-defined]
-    axes.set_zlabel(LOSS if exits == (1.0,) else MEAN_LOSS, rotation=90)  # type: ignore[attr-defined]
+    loss_label = LAST_LOSS if law.form.needs else MEAN_LOSS if exits[-1] > 1 else LOSS
+    axes.set_zlabel(loss_label, rotation=90)  # type: ignore[attr-defined]
     for axis, values in ((axes.xaxis, n), (axes.yaxis, d)):
         powers_axis(axis, float(values[0]), float(values[-1]))
     axes.view_init(elev=16, azim=50)  # type: ignore[attr-defined]
     handles = [
-        Patch(facecolor=colour, edgecolor=colour, alpha=0.7, label=f"G = {g:g}{_rise(loss / losses[0])}")
+        Patch(
+            facecolor=colour, edgecolor=colour, alpha=0.7, label=f"{granularity_label(law, g)}{_rise(loss / losses[0])}"
+        )
         for g, colour, loss in zip(exits, colours, losses, strict=True)
     ]
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.99, 0.99))

@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from scaling.law import FittedLaw
 from scaling.runs import Conventions
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#888888"
@@ -22,12 +23,20 @@ MOST_TICKS = 5
 TOKENS = "training tokens D"
 LOSS = "loss (nats per token)"
 MEAN_LOSS = "mean loss over exits (nats per token)"
+LAST_LOSS = "loss of the last exit (nats per token)"
 EXIT_LOSS = "loss of the exit (nats per token)"
 
 
 def size_label(conventions: Conventions) -> str:
     """The label of an axis of N."""
     return f"model size N (parameters{'' if conventions.params == 'total' else ', without embeddings'})"
+
+
+def granularity_label(law: FittedLaw, g: float) -> str:
+    """Of which G and exit a surface is."""
+    if not law.form.needs:
+        return f"G = {g:g}"
+    return f"G = {g:g}, last exit" if "gamma" in law.form.parameters else "last exit, any G"
 
 
 def shades(count: int) -> list[str]:

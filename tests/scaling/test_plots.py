@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scaling.approaches import profiles
 from scaling.errors import ScalingError
 from scaling.exitplot import exits_picture
-from scaling.forms import M0, M1
+from scaling.forms import M0, M1, REDUCIBLE
 from scaling.frontier import optimum, surface
 from scaling.frontierplot import frontier_picture
 from scaling.intervals import interval
@@ -131,6 +131,16 @@ def test_a_law_that_says_nothing_of_its_uncertainty_has_no_band_and_no_word_of_o
     figure = frontier_picture(law_at(TRUTH, NO_DRAWS))
     assert not figure.axes[0].patches
     assert not any("interval" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_of_a_law_of_exits_surface_and_frontier_are_those_of_the_last() -> None:
+    law = exit_law(0.1)
+    axes = frontier_picture(law, 3).axes[0]
+    assert axes.get_title() == "G = 3, last exit"
+    n, d = lines(axes, color=BLUE)[0]
+    whole = replace(law, form=REDUCIBLE)  # what M1 is where N_g is N
+    np.testing.assert_allclose(optimum(surface(whole.form, whole.theta[None], 3), 6 * n * d).n[0], n)
+    assert surface_picture(law).axes[0].get_zlabel().startswith("loss of the last exit")  # type: ignore[attr-defined]
 
 
 def test_one_draw_that_ran_away_does_not_squeeze_the_others() -> None:
