@@ -15,7 +15,7 @@ from exporter.onnxfile import write_graphs
 from exporter.parity import check
 from exporter.pieces import make_pieces
 from exporter.precision import of_segments
-from exporter.quality import measure_quality
+from exporter.quality import LOSSY, measure_quality
 from exporter.samples import own_text
 from exporter.smooth import integer_blocks, smoothed
 from family.files import sha256_file
@@ -122,7 +122,7 @@ def write_bundle(
             done[0] += tokens
             say(f"measuring quality: {done[0]} tokens")
 
-        quality = measure_quality(folder, graphs, spec, tokenizer, held.text, held.tokens, progress)
+        quality = measure_quality(folder, graphs, spec, tokenizer, held.text, held.tokens, LOSSY, progress)
     manifest = Manifest(
         schema_version=MANIFEST_VERSION,
         spec=spec,

@@ -145,6 +145,9 @@ def table(manifest: "Manifest") -> str:
         q = manifest.quality
         lines.append(f"\n{'exit':<12}{'cross-entropy':>15}{'agreement':>12}")
         lines += [f"{e.exit:<12}{e.cross_entropy:>15.3f}{e.agreement:>12.1%}" for e in q.exits]
+        if q.codecs:
+            lines.append(f"\n{'exit, rows':<12}{'cross-entropy':>15}{'the same':>12}")
+            lines += [f"{f'{c.exit}, {c.codec}':<12}{c.cross_entropy:>15.3f}{c.agreement:>12.1%}" for c in q.codecs]
         lines.append(f"{q.text}: {q.tokens} tokens, window {q.window}, stride {q.stride}")
     return "\n".join(lines) + "\n"
 

@@ -89,6 +89,19 @@ class ExitQuality:
 
 
 @dataclass(frozen=True)
+class CodecQuality:
+    """Measured quality of exit g where the rows reach it in a codec, with a node for each segment."""
+
+    codec: str
+    """As `relay.names.Codec` has it, for example `int8`."""
+    exit: int
+    cross_entropy: float
+    """Nats per token."""
+    agreement: float
+    """Share of positions whose top-1 token is the same exit's with exact rows."""
+
+
+@dataclass(frozen=True)
 class Quality:
     """Cross-entropy and agreement per exit, with the protocol that gave them."""
 
@@ -98,6 +111,9 @@ class Quality:
     window: int
     stride: int
     exits: tuple[ExitQuality, ...]
+    """With exact rows."""
+    codecs: tuple[CodecQuality, ...] = ()
+    """Of the lossy codecs, for each exit but the first, which no rows are sent to."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,13 @@ import pytest
 
 from benchmarks import exits, report
 from exporter.bundle import Held, export
-from exporter.quality import bundle_tokenizer
+from exporter.cli import table
+from exporter.quality import bundle_tokenizer, measure_quality
+from exporter.runner import GraphRunner
 from family.files import sha256_file
 from family.manifest import load_manifest
+from relay.codec import carried
+from relay.names import Codec
 from training.data import eval_ids
 from training.errors import DataError
 from training.evaluate import evaluate, family_logits
@@ -50,6 +54,36 @@ def test_eight_bits_cost_little(tiny_family: LoadedFamily, text: Path, tmp_path:
     for whole, exact in zip(found.exits, expected.exits, strict=True):
         assert whole.cross_entropy == pytest.approx(exact.cross_entropy, rel=0.01)
         assert whole.agreement == pytest.approx(exact.agreement, abs=0.05)
+
+
+def test_every_codec_is_measured_at_every_exit_that_rows_are_sent_to(
+    tiny_family: LoadedFamily, text: Path, tmp_path: Path
+) -> None:
+    said = export(tiny_family, tmp_path / "b", "f32", held=Held(text, 600)).quality
+    quality = load_manifest(tmp_path / "b").quality
+    assert quality is not None and quality == said
+    assert [(c.codec, c.exit) for c in quality.codecs] == [(c, g) for c in ("bf16", "int8", "int4") for g in (2, 3)]
+    exact = {e.exit: e.cross_entropy for e in quality.exits}
+    cost = {(c.codec, c.exit): abs(c.cross_entropy - exact[c.exit]) for c in quality.codecs}
+    same = {(c.codec, c.exit): c.agreement for c in quality.codecs}
+    assert 0 < max(cost["bf16", 2], cost["bf16", 3]) < 0.01
+    assert min(same["bf16", 2], same["bf16", 3]) > 0.95
+    assert same["int4", 3] < min(same["int8", 3], same["bf16", 3])
+    assert f"3, int4     {quality.codecs[-1].cross_entropy:>15.3f}" in table(load_manifest(tmp_path / "b"))
+
+
+def test_rows_arrive_rounded_as_a_codec_says(tiny_family: LoadedFamily, text: Path, tiny_bundle: Path) -> None:
+    manifest = load_manifest(tiny_bundle)
+    tokenizer = bundle_tokenizer(tiny_bundle, manifest)
+    found = measure_quality(tiny_bundle, manifest.graphs, manifest.spec, tokenizer, text, 300, [Codec.INT4])
+    ids = eval_ids(text, tokenizer, 257)
+    runners = {graph.name: GraphRunner(tiny_bundle, graph, manifest.spec) for graph in manifest.graphs}
+    rows = runners["segment-1"].run(ids[:-1], 0)
+    for g in (2, 3):
+        rows = runners[f"segment-{g}"].run(carried(rows, Codec.INT4), 0)
+        logits = runners[f"exit-{g}"].run(rows, 0).astype(np.float64)
+        nats = np.log(np.exp(logits).sum(1)) - logits[np.arange(256), ids[1:]]
+        assert found.codecs[g - 2].cross_entropy == pytest.approx(nats.mean(), abs=1e-5)
 
 
 def test_the_benchmark_measures_a_bundle_by_itself(
