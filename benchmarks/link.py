@@ -1,16 +1,16 @@
 """Whether the shaped links are what they say: round trips and rates measured through each, beside the schedule's own.
 
 Every link of `benchmarks.net.links` and four recorded ones, as a TCP proxy, and in network namespaces where this
-machine lets us make them. `wanted` is what the pure schedule gives the same pings and bytes, computed without a clock;
-`proxy` and `namespaces` are measured, with real TCP. In namespaces the rates are those that the kernel's congestion
-control reaches on a link that loses packets; the proxy stands for a connection whose window is open.
+machine lets us make them: pings, then bytes up, then bytes down, with real TCP. `wanted` is what the pure schedule says
+of the same pings and bytes at the same times, computed without a clock. In namespaces the rates are those that the
+kernel's congestion control reaches on a link that loses packets; the proxy stands for a connection whose window is open.
 """
 
 import argparse
 import asyncio
 import json
 import sys
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import report
@@ -24,7 +24,6 @@ from benchmarks.net.schedule import Connection
 SECONDS = 2.0
 """About so long each link is pinged, and filled in each direction."""
 FEWEST_PINGS, MOST_PINGS = 20, 400
-WANTED_PINGS = 2000
 SEED = 0
 
 
@@ -39,29 +38,39 @@ def bytes_of(link: Link) -> tuple[int, int]:
     return up, down
 
 
-def wanted(link: Link) -> dict[str, float]:
-    """What the schedule says of the same pings, of which there are many here, and the same bytes."""
-    rtt_s = link.rtt_ms / 1e3
-    up, down = (Connection(schedule, rtt_s) for schedule in link.schedules(SEED))
-    now_s, times_ms = 0.0, []
-    for _ in range(WANTED_PINGS):
-        started_s = now_s
-        for way in (up, down):
-            *_, (_, now_s) = way.write(now_s, PING_BYTES)
-        times_ms.append((now_s - started_s) * 1e3)
-    rates = []
-    began_s = pings_of(link) * rtt_s
-    for schedule, size in zip(link.schedules(SEED), bytes_of(link), strict=True):
-        parts = Connection(schedule, rtt_s).write(began_s, size)
-        (first, first_s), (_, last_s) = parts[0], parts[-1]
-        rates.append(8 * (size - first) / max(1e-9, last_s - first_s))
-        began_s = last_s
-    return figures(Measured(tuple(times_ms), *rates))
+def wanted(link: Link, began_s: float, measured: Measured) -> Measured:
+    """What the schedule of a link that began then says of the pings and bytes that were measured."""
+    rtt_s, up_bytes, down_bytes = link.rtt_ms / 1e3, *bytes_of(link)
+    schedules = link.schedules(SEED)
+    up, down = (Connection(schedule, rtt_s) for schedule in schedules)
+    pings = []
+    for sent_s, _ in measured.pings:
+        *_, (_, there_s) = up.write(sent_s - began_s, PING_BYTES)
+        *_, (_, back_s) = down.write(there_s, PING_BYTES)
+        pings.append((sent_s, (back_s + began_s - sent_s) * 1e3))
+    up_bps, down_bps = (
+        _rate(Connection(schedule, rtt_s).write(opened_s + rtt_s - began_s, size), size)
+        for schedule, opened_s, size in zip(
+            schedules, (measured.up_at_s, measured.down_at_s), (up_bytes, down_bytes), strict=True
+        )
+    )
+    return Measured(tuple(pings), measured.up_at_s, up_bps, measured.down_at_s, down_bps)
 
 
-def figures(found: Measured) -> dict[str, float]:
-    """One link's, in ms and Mbit/s."""
-    cut = quantiles(found.rtt_ms, n=20, method="inclusive")
+def _rate(parts: list[tuple[int, float]], size: int) -> float:
+    (first, first_s), (_, last_s) = parts[0], parts[-1]
+    return 8 * (size - first) / max(1e-9, last_s - first_s)
+
+
+def figures(link: Link, began_s: float, measured: Measured) -> dict[str, Any]:
+    """A link's, measured and wanted, in ms and Mbit/s; and how much later than wanted a ping was back."""
+    fit = wanted(link, began_s, measured)
+    late = [found - meant for (_, found), (_, meant) in zip(measured.pings, fit.pings, strict=True)]
+    return {"measured": _figures(measured), "wanted": _figures(fit), "late_ms_p50": round(median(late), 3)}
+
+
+def _figures(found: Measured) -> dict[str, float]:
+    cut = quantiles([took for _, took in found.pings], n=20, method="inclusive")
     return {
         "rtt_ms_p50": round(cut[9], 3),
         "rtt_ms_p95": round(cut[18], 3),
@@ -70,18 +79,20 @@ def figures(found: Measured) -> dict[str, float]:
     }
 
 
-async def through_proxy(link: Link) -> Measured:
+async def through_proxy(link: Link) -> dict[str, Any]:
     """The link as a proxy in this process."""
     async with await asyncio.start_server(serve, HOST, 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with LinkProxy(link, f"{HOST}:{port}", SEED) as address:
-            return await measure(address, pings_of(link), *bytes_of(link))
+        proxy = LinkProxy(link, f"{HOST}:{port}", SEED)
+        async with proxy as address:
+            return figures(link, proxy.began_s, await measure(address, pings_of(link), *bytes_of(link)))
 
 
-async def through_namespaces(link: Link) -> Measured:
+async def through_namespaces(link: Link) -> dict[str, Any]:
     """The link between two processes in network namespaces. Raises `NamespacesError`."""
     command = (sys.executable, "-m", "benchmarks.net.echo")
-    async with NamespaceLink(link, SEED) as (near, far):
+    ends = NamespaceLink(link, SEED)
+    async with ends as (near, far):
         server = await _start(far.command(*command, "--host", far.address))
         try:
             assert server.stdout is not None
@@ -94,7 +105,8 @@ async def through_namespaces(link: Link) -> Measured:
         finally:
             server.kill()
             await server.wait()
-    return Measured(tuple(found["rtt_ms"]), found["up_bps"], found["down_bps"])
+    found["pings"] = tuple((at_s, took_ms) for at_s, took_ms in found["pings"])
+    return figures(link, ends.began_s, Measured(**found))
 
 
 def _start(command: tuple[str, ...]) -> Any:
@@ -104,15 +116,10 @@ def _start(command: tuple[str, ...]) -> Any:
 async def check(link: Link) -> dict[str, Any]:
     """One link's figures."""
     try:
-        real: dict[str, Any] = figures(await through_namespaces(link))
+        real = await through_namespaces(link)
     except NamespacesError as error:
         real = {"not_measured": str(error)}
-    return {
-        "source": link.source,
-        "wanted": wanted(link),
-        "proxy": figures(await through_proxy(link)),
-        "namespaces": real,
-    }
+    return {"source": link.source, "proxy": await through_proxy(link), "namespaces": real}
 
 
 def measure_all(names: list[str]) -> dict[str, Any]:
@@ -121,12 +128,22 @@ def measure_all(names: list[str]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as a Markdown table."""
-    lines = ["| link | | round trip, ms: p50 | p95 | up, Mbit/s | down, Mbit/s |", "|---|---|---|---|---|---|"]
+    """The figures as a Markdown table: measured (wanted)."""
+    lines = [
+        "| link | | round trip, ms: p50 | p95 | up, Mbit/s | down, Mbit/s | late, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, found in result["links"].items():
-        for how in ("wanted", "proxy", "namespaces"):
-            values = found[how]
-            cells = [values["not_measured"]] if "not_measured" in values else [f"{v:.2f}" for v in values.values()]
+        for how in ("proxy", "namespaces"):
+            run = found[how]
+            cells = (
+                [run["not_measured"]]
+                if "not_measured" in run
+                else [
+                    *(f"{value:.2f} ({run['wanted'][key]:.2f})" for key, value in run["measured"].items()),
+                    f"{run['late_ms_p50']:.2f}",
+                ]
+            )
             lines.append(f"| {name} | {how} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -22,12 +22,15 @@ _SECONDS = struct.Struct("<d")
 
 @dataclass(frozen=True)
 class Measured:
-    """One link."""
+    """One link. Times are of the machine's monotonic clock, which all its processes share."""
 
-    rtt_ms: tuple[float, ...]
-    """Of each ping."""
+    pings: tuple[tuple[float, float], ...]
+    """When each was sent, in seconds, and its round trip in ms."""
+    up_at_s: float
+    """When the connection that sends bytes up was opened."""
     up_bps: float
     """What an application gets, from the first byte that arrives to the last."""
+    down_at_s: float
     down_bps: float
 
 
@@ -56,23 +59,25 @@ async def measure(address: str, pings: int, up_bytes: int, down_bytes: int) -> M
     writer.write(_HEADER.pack(_ANSWER, 0))
     times = []
     for _ in range(pings + 1):
-        started = time.perf_counter()
+        started = time.monotonic()
         writer.write(_CHUNK[:PING_BYTES])
         await reader.readexactly(PING_BYTES)
-        times.append((time.perf_counter() - started) * 1e3)
+        times.append((started, (time.monotonic() - started) * 1e3))
     writer.close()
 
+    up_at_s = time.monotonic()
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(_HEADER.pack(_READ, up_bytes))
     await _write(writer, up_bytes)
     (up_s,) = _SECONDS.unpack(await reader.readexactly(_SECONDS.size))
     writer.close()
 
+    down_at_s = time.monotonic()
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(_HEADER.pack(_WRITE, down_bytes))
     down_s = await _read(reader, down_bytes)
     writer.close()
-    return Measured(tuple(times[1:]), 8 * up_bytes / up_s, 8 * down_bytes / down_s)
+    return Measured(tuple(times[1:]), up_at_s, 8 * up_bytes / up_s, down_at_s, 8 * down_bytes / down_s)
 
 
 async def _write(writer: asyncio.StreamWriter, size: int) -> None:
@@ -84,13 +89,13 @@ async def _write(writer: asyncio.StreamWriter, size: int) -> None:
 async def _read(reader: asyncio.StreamReader, size: int) -> float:
     """Seconds from the first to the last of so many bytes, as if the first had taken as long as each other."""
     first = got = len(await reader.read(len(_CHUNK)))
-    started = time.perf_counter()
+    started = time.monotonic()
     while got < size:
         data = await reader.read(len(_CHUNK))
         if not data:
             raise asyncio.IncompleteReadError(b"", size - got)
         got += len(data)
-    return (time.perf_counter() - started) * size / max(1, size - first)
+    return (time.monotonic() - started) * size / max(1, size - first)
 
 
 async def _main(arguments: argparse.Namespace) -> None:

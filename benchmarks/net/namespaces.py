@@ -51,6 +51,8 @@ class NamespaceLink:
 
     def __init__(self, link: Link, seed: int = 0) -> None:
         self._ways = tuple(zip(link.schedules(seed), (link.up, link.down), strict=True))
+        self.began_s = 0.0
+        """The monotonic clock's time at which the link began."""
         name = f"link-{os.getpid()}-{id(self):x}"
         self._ends = (Namespace(f"{name}-near", "10.79.0.1"), Namespace(f"{name}-far", "10.79.0.2"))
         self._devices: list[int] = []
@@ -80,11 +82,11 @@ class NamespaceLink:
 
     async def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        self.began_s = loop.time()
         for (schedule, capacity), source, sink in zip(self._ways, self._devices, reversed(self._devices), strict=True):
             under_way: Departures[bytes] = Departures()
             self._carrying.append(loop.create_task(under_way.carry(partial(_write, sink))))
-            loop.add_reader(source, _read, source, schedule, capacity, began, under_way)
+            loop.add_reader(source, _read, source, schedule, capacity, self.began_s, under_way)
 
     async def _end(self) -> None:
         for device in self._devices:
@@ -128,15 +130,15 @@ def _run(command: Sequence[str]) -> None:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
 
 
-def _read(source: int, schedule: Schedule, capacity: Capacity, began: float, under_way: Departures[bytes]) -> None:
+def _read(source: int, schedule: Schedule, capacity: Capacity, began_s: float, under_way: Departures[bytes]) -> None:
     """Begin the way of the packets that are there, but for those that the queue has no room for."""
     with suppress(BlockingIOError):
         while packet := os.read(source, 2 * PACKET_BYTES):
-            now_s = asyncio.get_running_loop().time() - began
+            now_s = asyncio.get_running_loop().time() - began_s
             if schedule.frees(queue_bytes(capacity)) <= now_s:
                 arrives_s, lost = schedule.send(now_s, len(packet))
                 if not lost:
-                    under_way.add(began + arrives_s, packet)
+                    under_way.add(began_s + arrives_s, packet)
 
 
 async def _write(sink: int, packet: bytes) -> bool:

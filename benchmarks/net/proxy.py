@@ -25,6 +25,8 @@ class LinkProxy:
         self.link = link
         self.bytes = 0
         """Carried so far, in both directions, of what TCP carries."""
+        self.began_s = 0.0
+        """The monotonic clock's time at which the link began."""
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._ways = tuple(zip(link.schedules(seed), (link.up, link.down), strict=True))
@@ -44,7 +46,7 @@ class LinkProxy:
         await self._precise.close()
 
     async def _listen(self) -> str:
-        self._began = asyncio.get_running_loop().time()
+        self.began_s = asyncio.get_running_loop().time()
         self._server = await asyncio.start_server(self._serve, HOST, 0)
         return f"{HOST}:{self._server.sockets[0].getsockname()[1]}"
 
@@ -83,14 +85,14 @@ class LinkProxy:
         loop, connection = asyncio.get_running_loop(), Connection(schedule, self.link.rtt_ms / 1e3)
         while data := await reader.read(_READ_BYTES):
             self.bytes += len(data)
-            now_s, start = loop.time() - self._began, 0
+            now_s, start = loop.time() - self.began_s, 0
             for size, arrives_s in connection.write(now_s, len(data)):
-                under_way.add(self._began + arrives_s, data[start : start + size])
+                under_way.add(self.began_s + arrives_s, data[start : start + size])
                 start += size
-            while (free_s := schedule.frees(room)) > loop.time() - self._began:
-                await asyncio.sleep(free_s - (loop.time() - self._began))
-        ((_, arrives_s),) = connection.write(loop.time() - self._began, 1)
-        under_way.add(self._began + arrives_s, b"")
+            while (free_s := schedule.frees(room)) > loop.time() - self.began_s:
+                await asyncio.sleep(free_s - (loop.time() - self.began_s))
+        ((_, arrives_s),) = connection.write(loop.time() - self.began_s, 1)
+        under_way.add(self.began_s + arrives_s, b"")
 
 
 async def _give(writer: asyncio.StreamWriter, data: bytes) -> bool:

@@ -152,9 +152,8 @@ async def test_namespaces_carry_real_tcp_over_a_link_that_loses_packets(monkeypa
         found = await benchmarks.link.through_namespaces(lossy)
     except NamespacesError as error:
         pytest.skip(str(error))
-    assert len(found.rtt_ms) == benchmarks.link.FEWEST_PINGS
-    assert min(found.rtt_ms) >= lossy.rtt_ms  # a lower bound
-    assert found.up_bps > 0 and found.down_bps > 0
+    assert found["measured"]["rtt_ms_p50"] >= lossy.rtt_ms  # a lower bound
+    assert found["measured"]["up_mbps"] > 0 and found["measured"]["down_mbps"] > 0
 
 
 @on_a_loop
@@ -178,14 +177,13 @@ async def there(namespace: str) -> bool:
 async def test_the_benchmark_measures_what_the_schedule_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Link("slow", steady(4e6), steady(8e6), rtt_ms=6)
     monkeypatch.setattr(benchmarks.link, "SECONDS", 0.2)
-    wanted = benchmarks.link.wanted(slow)
+    found = await benchmarks.link.through_proxy(slow)
+    wanted, measured = found["wanted"], found["measured"]
     assert wanted["rtt_ms_p50"] == pytest.approx(6.348, abs=0.001)  # 116 bytes at 4 and at 8 Mbit/s
     assert wanted["up_mbps"] == pytest.approx(4 * 1448 / 1500, abs=0.01)
     assert wanted["down_mbps"] == pytest.approx(8 * 1448 / 1500, abs=0.01)
-    found = benchmarks.link.figures(await benchmarks.link.through_proxy(slow))
-    assert found.keys() == wanted.keys()
-    assert found["rtt_ms_p50"] >= wanted["rtt_ms_p50"] - 0.01  # a lower bound
-    assert found["up_mbps"] > 0 and found["down_mbps"] > 0
+    assert measured.keys() == wanted.keys() and all(value > 0 for value in measured.values())
+    assert found["late_ms_p50"] >= 0  # a lower bound
 
 
 @on_a_loop
