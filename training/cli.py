@@ -101,12 +101,21 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("text")
     group.add_argument(
         "--text",
+        action="extend",
         nargs="+",
         required=True,
         metavar="TEXT[=WEIGHT]",
         help=".txt, .jsonl, .parquet or hf:ID[@CONFIG][:SPLIT] to train on, mixed by weight",
     )
-    group.add_argument("--eval", nargs="+", required=True, type=Path, metavar="FILE", help="held-out files to score on")
+    group.add_argument(
+        "--eval",
+        action="extend",
+        nargs="+",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="held-out files to score on",
+    )
     group.add_argument(
         "--eval-tokens", type=positive, default=1 << 17, help="most tokens of each (default %(default)s)"
     )

@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ranks", type=_ranks, default=(), metavar="16,32,...", help="cut low-rank branches to these ranks too"
     )
-    parser.add_argument("--text", nargs="+", default=[], type=Path, metavar="FILE", help="held-out .txt or .jsonl")
+    parser.add_argument(
+        "--text", action="extend", nargs="+", default=[], type=Path, metavar="FILE", help="held-out .txt or .jsonl"
+    )
     parser.add_argument("--tokens", type=positive, default=TOKENS, help="most tokens of each (default %(default)s)")
     parser.add_argument(
         "--window", type=positive, help=f"tokens per window (default {WINDOW}; --tokens, or the context, if less)"
@@ -74,7 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         help="score on the last exit's greedy answers to these (`turns`, as Spec-Bench has them)",
     )
     parser.add_argument(
-        "--tasks", nargs="+", default=[], type=_task, metavar="TASK=FILE", help=f"of {', '.join(TASK_NAMES)}"
+        "--tasks",
+        action="extend",
+        nargs="+",
+        default=[],
+        type=_task,
+        metavar="TASK=FILE",
+        help=f"of {', '.join(TASK_NAMES)}",
     )
     parser.add_argument("--limit", type=positive, help="only so many prompts, and documents of each task")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

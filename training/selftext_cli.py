@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", metavar="REF", help="Hugging Face id, local folder or .gguf file (default: SmolLM2)")
     parser.add_argument(
         "--prompts",
+        action="extend",
         nargs="+",
         default=[],
         metavar="FILE[=WEIGHT]",

@@ -164,8 +164,8 @@ class FamilyTrainer(Trainer):
             shutil.rmtree(checkpoint_path(folder, step), ignore_errors=True)
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(
-                f"{folder}: the checkpoint of step {step} cannot be saved ({reason}; {free / 1e6:.1f} MB were left); make "
-                "room and give the same command again: it goes on from the last whole checkpoint, if there was one"
+                f"{folder}: the checkpoint of step {step} cannot be saved ({reason}; {free / 1e6:.1f} MB were left); "
+                "make room and give the same command again: it goes on from the last whole checkpoint, if there was one"
             ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

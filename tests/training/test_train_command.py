@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 
 from family.spec import Base, Exit, load_spec, save_spec
 from tests.tiny import TEXT
-from training import cli
+from training import cli, eval_cli, selftext_cli
 from training.base import load_base
 from training.checkpoint import load_trained
 from training.data import Source, open_windows
@@ -188,6 +190,21 @@ def test_options_that_would_do_nothing_or_harm_are_refused(
     with pytest.raises(SystemExit) as caught:
         cli.main(f"{arguments} --text t --eval e --tokens 9 --out o".split())
     assert caught.value.code == 2 and f"train-family: error: {problem}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("parse", "others", "option"),
+    [
+        (cli._parse, "--layers 2,6 --tokens 9 --out o --eval e", "--text"),
+        (cli._parse, "--layers 2,6 --tokens 9 --out o --text t", "--eval"),
+        (eval_cli._parse, "family", "--text"),
+        (selftext_cli._parser().parse_args, "--tokens 9 --out o", "--prompts"),
+    ],
+)
+def test_files_given_one_by_one_add_up(parse: Callable[[list[str]], Namespace], others: str, option: str) -> None:
+    for given in ([option, "a", "b", option, "c"], [option, "a", "b", "c"]):  # nothing is left from before
+        found = getattr(parse([*others.split(), *given]), option.removeprefix("--"))
+        assert [str(file) for file in found] == ["a", "b", "c"]
 
 
 def test_a_missing_extra_prints_the_command_that_installs_it(
