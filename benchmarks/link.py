@@ -2,8 +2,9 @@
 
 Every link of `benchmarks.net.links` and four recorded ones, as a TCP proxy, and in network namespaces where this
 machine lets us make them: pings, then bytes up, then bytes down, with real TCP. `wanted` is what the pure schedule says
-of the same pings and bytes at the same times, computed without a clock. In namespaces the rates are those that the
-kernel's congestion control reaches on a link that loses packets; the proxy stands for a connection whose window is open.
+of the same pings and bytes at the same times, computed without a clock, and `late_ms_p50` how much later than that a
+ping was back. In namespaces the rates are those that the kernel's congestion control reaches on a link that loses
+packets; the proxy stands for a connection whose window is open.
 """
 
 import argparse
@@ -129,23 +130,19 @@ def measure_all(names: list[str]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The figures as a Markdown table: measured (wanted)."""
-    lines = [
-        "| link | | round trip, ms: p50 | p95 | up, Mbit/s | down, Mbit/s | late, ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ("link", "", "round trip, ms: p50", "p95", "up, Mbit/s", "down, Mbit/s", "late, ms")
+    rows = [columns, ("---",) * len(columns)]
     for name, found in result["links"].items():
         for how in ("proxy", "namespaces"):
-            run = found[how]
-            cells = (
-                [run["not_measured"]]
-                if "not_measured" in run
-                else [
-                    *(f"{value:.2f} ({run['wanted'][key]:.2f})" for key, value in run["measured"].items()),
-                    f"{run['late_ms_p50']:.2f}",
-                ]
-            )
-            lines.append(f"| {name} | {how} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            rows.append((name, how, *_cells(found[how])))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cells(found: dict[str, Any]) -> tuple[str, ...]:
+    if "not_measured" in found:
+        return (found["not_measured"],)
+    pairs = ((value, found["wanted"][key]) for key, value in found["measured"].items())
+    return (*(f"{measured:.2f} ({meant:.2f})" for measured, meant in pairs), f"{found['late_ms_p50']:.2f}")
 
 
 def _arguments() -> argparse.Namespace:
