@@ -3,8 +3,8 @@
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.calibrate import Calibration, calibrated, check_calibrates, four_bit_layers, windows_of
@@ -18,6 +18,7 @@ from exporter.precision import of_segments
 from exporter.quality import LOSSY, measure_quality
 from exporter.samples import own_text
 from exporter.smooth import integer_blocks, smoothed
+from family.certificate import Certificate
 from family.files import sha256_file
 from family.manifest import MANIFEST_NAME, MANIFEST_VERSION, FileEntry, Manifest, default_tiers, save_manifest
 from training.loaded import LoadedFamily
@@ -41,6 +42,7 @@ def export(
     *,
     held: Held | None = None,
     calibration: Calibration | None = None,
+    certificates: Iterable[Certificate] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the family as a bundle to the directory `out`, replacing a bundle that is there.
@@ -52,6 +54,7 @@ def export(
         held: text to measure the written graphs on, for the manifest's `quality`.
         calibration: text to calibrate those 4-bit weights on that were not stored in 4 bits, and to smooth 8-bit blocks
             on; without it those weights are rounded, and these blocks smoothed on the base's own text.
+        certificates: thresholds with a promise; the bundle has the first that was made for this family and precision.
         say: told what is being done, for a progress line.
 
     Raises:
@@ -67,6 +70,10 @@ def export(
         folder = Path(scratch) / "bundle"
         folder.mkdir()
         manifest = write_bundle(family, stored, folder, precisions, held, say)
+        fitting = next((one for one in certificates if manifest.certifies(one)), None)
+        if fitting is not None:
+            manifest = replace(manifest, certificate=fitting)
+            save_manifest(manifest, folder)
         put_in_place(folder, out, Path(scratch) / "replaced")
     return manifest
 

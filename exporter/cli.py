@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
         type=existing_file,
         metavar="TEXT",
         help="fit quantized weights to this text, which is not --eval's: 4-bit ones for a base that was not stored in "
-        "4 bits, 8-bit ones for inputs as they are in it; default: these for text that the base writes itself",
+        "4 bits, 8-bit ones for inputs as they are in it; default: these for text that the base writes itself. "
+        "Thresholds that calibrate-family left in the family's folder are of bundles without it",
     )
     add(
         "--calibrate-tokens",
@@ -78,6 +79,7 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
     """Load the family and export it."""
     from exporter.bundle import Held, check_target, export
     from exporter.calibrate import Calibration, check_calibrates
+    from exporter.confidence.certify import certificates_of
     from family.manifest import default_tiers
     from family.spec import SPEC_NAME, load_spec
     from training.checkpoint import open_family
@@ -98,7 +100,16 @@ def export_family(arguments: argparse.Namespace, say: Callable[[str], None]) -> 
         family = open_family(arguments.family, arguments.base)
         if arguments.rank:
             family = family.at_most(arguments.rank)
-        return export(family, arguments.out, arguments.precision, held=held, calibration=calibration, say=say)
+        certificates = () if calibration else certificates_of(arguments.family)
+        return export(
+            family,
+            arguments.out,
+            arguments.precision,
+            held=held,
+            calibration=calibration,
+            certificates=certificates,
+            say=say,
+        )
     finally:
         say("")
 

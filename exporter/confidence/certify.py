@@ -14,14 +14,18 @@ Each promise holds by itself, for an epsilon and a statistic that were chosen be
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.confidence import DELTA
 from exporter.confidence.bets import p_value
-from exporter.confidence.table import Table
+from exporter.confidence.table import Table, load_table
 from family.certificate import Certificate, CertifiedRule
 
+TABLES = "confidence-*.jsonl"
+"""In a family's folder: tables of its bundles, which export-family takes certificates from."""
 METHOD = "Learn then Test (arXiv 2110.01052), fixed sequence, p-values of bets (arXiv 2505.22422)"
 
 
@@ -36,6 +40,12 @@ def last_kept(risks: NDArray[np.float64], epsilon: float, delta: float) -> tuple
             break
         kept = i, p
     return kept
+
+
+def certificates_of(folder: Path) -> list[Certificate]:
+    """What was measured of bundles of a family, by its folder's `confidence-*.jsonl`. Raises `ConfidenceError`."""
+    tables = [load_table(path) for path in sorted(folder.glob(TABLES))]
+    return [certify(table, table.header.epsilons, DELTA) for table in tables]
 
 
 def certify(table: Table, epsilons: Iterable[float], delta: float) -> Certificate:

@@ -8,7 +8,7 @@ from exporter.confidence.bets import fewest, p_value
 
 
 def rejected(rng: np.random.Generator, mean: float, spread: float, m: float, size: int, samples: int) -> float:
-    """Share of samples of Beta variables, as coarse as shares of 64 tokens, in which the mean is found to be below m."""
+    """Share of samples of Beta variables, shares of 64 tokens, in which the mean is found to be below m."""
     draws: NDArray[np.float64] = rng.binomial(64, rng.beta(mean * spread, (1 - mean) * spread, (samples, size))) / 64
     return float(np.mean([p_value(draw, m, 0.05) <= 0.05 for draw in draws]))
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporter.bundle import export
 from exporter.confidence import cli, worker
-from exporter.confidence.certify import certify, last_kept
+from exporter.confidence.certify import certificates_of, certify, last_kept
 from exporter.confidence.measure import Plan, measure
 from exporter.confidence.table import Header, PromptCounts, RuleTested, Table, load_table, save_table
 from exporter.confidence.trajectories import Reader, follow
@@ -20,6 +21,7 @@ from family.manifest import load_manifest
 from relay.policy import ConfidenceExit, FixedExit, Rule
 from tests.relay.bundles import copied
 from tests.relay.servers import chain, text
+from training.loaded import LoadedFamily
 
 PROMPT = list(range(3, 20))
 QUESTIONS = ["Who reads it twice?", "Count to five.", "When was it cold?", "What is a prefix?", "Why?", "And then?"]
@@ -184,6 +186,21 @@ def test_the_commands_epsilon_is_served(tiny_bundle_int4: Path, tmp_path: Path, 
             ]
 
     asyncio.run(scenario())
+
+
+def test_an_export_has_the_certificate_of_its_family_and_precision(
+    tiny_family: LoadedFamily, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    manifest = load_manifest(tiny_bundle)
+    rows = tuple(PromptCounts(i, (0, 1), ((30, 20, 14), (40, 20, 4))) for i in range(200))
+    for precision in ("int4", "f32"):
+        made = replace(header(2), family=manifest.family_fingerprint, precision=precision)
+        save_table(Table(made, rows), tmp_path / "family" / f"confidence-{precision}.jsonl")
+    int4, f32 = sorted(certificates_of(tmp_path / "family"), key=lambda one: one.precision, reverse=True)
+    written = export(tiny_family, tmp_path / "b", "f32", certificates=[int4, f32])
+    assert written.certificate == load_manifest(tmp_path / "b").certificate == f32
+    assert [rule.epsilon for rule in f32.rules] == [0.05]
+    assert written.export_fingerprint == manifest.export_fingerprint
 
 
 def test_kernels_that_are_not_chunk_invariant_are_noticed(
