@@ -72,7 +72,10 @@ def _value(hint: Any, data: object, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_json(typing.cast(type[Any], hint), data, path)
     if hint is float and type(data) is int:
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            raise FieldError(path, "expected a number that fits a float, got a larger one") from None
     if type(data) is not hint:  # exact: True is not an int here
         raise FieldError(path, f"expected {_JSON_NAMES[hint]}, got {_name(data)}")
     return data

@@ -1,11 +1,15 @@
-"""`law.json`: a fitted law as strict JSON with a schema version. Draws are base64 of little-endian float32."""
+"""`law.json`: a fitted law as strict JSON with a schema version. Draws are base64 of little-endian float32.
+
+The file has its own hash: a law in which somebody changed a number is no fit of anything, and is refused.
+"""
 
 import base64
 import binascii
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, cast
@@ -13,7 +17,7 @@ from typing import NoReturn, cast
 import numpy as np
 
 from family.files import write_atomic
-from family.strict import FieldError, dumps, from_json
+from family.strict import FieldError, canonical, dumps, from_json
 from scaling.certificate import Certificate
 from scaling.errors import ScalingError
 from scaling.findings import Finding
@@ -21,7 +25,7 @@ from scaling.forms import FORMS
 from scaling.law import Data, FittedLaw
 from scaling.runs import COMPUTE, PARAMS, Compute, Conventions, FloatArray, Params
 
-LAW_VERSION = 1
+LAW_VERSION = 2
 LIBRARIES = ("familial", "numpy", "scipy")
 ENCODING = "base64 of little-endian float32, draw by draw"
 _DRAW = np.dtype("<f4")
@@ -64,6 +68,8 @@ class LawDocument:
     data: Data
     findings: tuple[Finding, ...]
     versions: Mapping[str, str]
+    sha256: str
+    """Of all the other fields."""
     covariance: tuple[tuple[float, ...], ...] | None = None
     """Of θ; missing where the runs do not determine it."""
 
@@ -76,7 +82,7 @@ def save_law(law: FittedLaw, path: Path) -> None:
 def law_document(law: FittedLaw) -> LawDocument:
     """A law in JSON's types."""
     known = law.conventions
-    return LawDocument(
+    document = LawDocument(
         schema_version=LAW_VERSION,
         form=law.form.name,
         formula=law.form.formula,
@@ -96,14 +102,17 @@ def law_document(law: FittedLaw) -> LawDocument:
         data=law.data,
         findings=law.findings,
         versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        sha256="",
     )
+    return replace(document, sha256=_digest(document))
 
 
 def load_law(path: Path) -> FittedLaw:
     """Read a law.
 
     Raises:
-        ScalingError: the file is missing, malformed, of another version or form; the text says what to do.
+        ScalingError: the file is missing, malformed, of another version or form, or was changed after it was written;
+            the text says what to do.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
@@ -111,11 +120,19 @@ def load_law(path: Path) -> FittedLaw:
             raise FieldError(
                 "schema_version", f"this release reads version {LAW_VERSION}, the file is of {data['schema_version']}"
             )
-        return _law(from_json(LawDocument, data))
+        document = from_json(LawDocument, data)
+        law = _law(document)
+        if document.sha256 != _digest(document):
+            raise FieldError("sha256", "the file was changed after fit-law wrote it, so it is no fit of its runs")
+        return law
     except FileNotFoundError:
         raise ScalingError(f"{path}: no such file; write one with: fit-law RUNS --out {path}") from None
     except (FieldError, ValueError, RecursionError) as error:
         raise ScalingError(f"{path}: {error}; fit it again with: fit-law RUNS --out {path}") from None
+
+
+def _digest(document: LawDocument) -> str:
+    return sha256(canonical(replace(document, sha256=""))).hexdigest()
 
 
 def _law(document: LawDocument) -> FittedLaw:
