@@ -119,9 +119,9 @@ class Schedule:
 class Connection:
     """One direction of a TCP connection over a link, as its receiver's application sees it.
 
-    A lost segment is sent again, which takes one round trip if enough follow it to tell the sender, else the
-    retransmission timeout; what follows waits for it. The second attempt arrives. There is no congestion window: it
-    stands for a connection that has been in use. `namespaces` has the kernel's own.
+    A lost segment is sent again, which takes one round trip if enough follow it in the same write to tell the sender,
+    else the retransmission timeout; what follows waits for it. The second attempt arrives. There is no congestion
+    window: it stands for a connection that has been in use. `namespaces` has the kernel's own.
     """
 
     def __init__(self, schedule: Schedule, rtt_s: float) -> None:
