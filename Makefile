@@ -15,7 +15,7 @@ FAMILY := families/smollm2-135m-g3
 BUNDLE := bundles/smollm2-135m-g3$(if $(BASE),-on-$(notdir $(BASE:/=)))
 # What a bundle is made by and of, as in tests/conftest.py.
 EXPORTER := $(wildcard $(addsuffix /*.py,family training exporter relay/engine))
-EXPORTER += $(FAMILY)/spec.json $(wildcard $(FAMILY)/branch-*.safetensors)
+EXPORTER += $(FAMILY)/spec.json $(wildcard $(FAMILY)/branch-*.safetensors $(FAMILY)/confidence-*.jsonl)
 
 .PHONY: demo up test lint bench proto clean
 .SECONDARY:
@@ -50,6 +50,7 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.extrapolation --json
 	$(BIN)/python -m benchmarks.speculation --json
 	$(BIN)/python -m benchmarks.wan --json
+	$(BIN)/python -m benchmarks.confidence --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh

@@ -16,8 +16,6 @@ class CertifiedRule:
     """Of every exit but the last."""
     risk: float
     """Mean over the calibration's prompts."""
-    p_value: float
-    """Of the hypothesis that the expected risk is over epsilon."""
     shares: tuple[float, ...]
     """Of the tokens, by the exit that decided; mean over the prompts."""
 

@@ -89,5 +89,5 @@ def is_current(bundle: Path, family: Path) -> bool:
     """Whether a bundle is there that is no older than the exporter's sources and the family's files, as in `make`."""
     manifest = bundle / MANIFEST_NAME
     sources = [path for folder in EXPORTER for path in (ROOT / folder).glob("*.py")]
-    sources += [family / SPEC_NAME, *family.glob("branch-*.safetensors")]
+    sources += [family / SPEC_NAME, *family.glob("branch-*.safetensors"), *family.glob("confidence-*.jsonl")]
     return manifest.is_file() and manifest.stat().st_mtime >= max(path.stat().st_mtime for path in sources)

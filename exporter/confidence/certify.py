@@ -2,17 +2,18 @@
 
 For each rule the null hypothesis is that its expected risk is over epsilon. The prompts of the table are a random
 part of the file and were not used to make the rules, so for every single rule their risks are independent draws of
-that rule's risk on new prompts like these (temperature 0: a text is a function of its prompt and the rule), and the
-p-value is valid. Rules are tested from the strictest on, each at level delta, up to the first that is not rejected;
-the last rejected one is taken. Then a rule whose expected risk is over epsilon is taken with probability at most
-delta: it could only be taken after the first such rule of the sequence was rejected. Nothing is assumed about how
-risk goes with the thresholds, which matters here: each rule writes texts of its own, so a laxer rule may do better on
-a prompt. Conformal risk control (arXiv 2208.02814) would need each prompt's risk to be monotone in the thresholds,
-and bounds the mean over calibrations too, not the risk of the one at hand.
+that rule's risk on new prompts like these (at temperature 0 a text is a function of its prompt and the rule), and the
+test is valid. Rules are tested from the strictest on, each at level delta, up to the first that fails; the one before
+it is taken. Then a rule whose expected risk is over epsilon is taken with probability at most delta: only if the
+first such rule of the sequence passed. Nothing is assumed about how risk goes with the thresholds, which matters
+here: each rule writes texts of its own, so a laxer rule may do better on a prompt. Conformal risk control (arXiv
+2208.02814) needs each prompt's risk to be monotone in the thresholds, and bounds the mean over calibrations, not the
+risk of the one at hand.
 
 Each promise holds by itself, for an epsilon and a statistic that were chosen before looking.
 """
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,26 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.confidence import DELTA
-from exporter.confidence.bets import p_value
+from exporter.confidence.bets import is_below
 from exporter.confidence.table import Table, load_table
 from family.certificate import Certificate, CertifiedRule
 
 TABLES = "confidence-*.jsonl"
 """In a family's folder: tables of its bundles, which export-family takes certificates from."""
-METHOD = "Learn then Test (arXiv 2110.01052), fixed sequence, p-values of bets (arXiv 2505.22422)"
+METHOD = "Learn then Test (arXiv 2110.01052), fixed sequence; tests by betting (arXiv 2505.22422)"
 
 
-def last_kept(risks: NDArray[np.float64], epsilon: float, delta: float) -> tuple[int, float] | None:
-    """Which of the rules of one statistic is certified, and its p-value, by risks (prompts, rules); None: not even the
-    first.
-    """
-    kept = None
-    for i in range(risks.shape[1]):
-        p = p_value(risks[:, i].tolist(), epsilon, delta)
-        if p > delta:
-            break
-        kept = i, p
-    return kept
+def last_kept(risks: NDArray[np.float64], epsilon: float, delta: float) -> int | None:
+    """Which of the rules of one statistic is certified, by risks (prompts, rules); None: not even the first."""
+    held = itertools.takewhile(lambda i: is_below(risks[:, i].tolist(), epsilon, delta), range(risks.shape[1]))
+    return max(held, default=None)
 
 
 def certificates_of(folder: Path) -> list[Certificate]:
@@ -58,14 +52,13 @@ def certify(table: Table, epsilons: Iterable[float], delta: float) -> Certificat
             kept = last_kept(risks[:, own], epsilon, delta)
             if kept is None:
                 continue
-            i, p = own[kept[0]], kept[1]
+            i = own[kept]
             found.append(
                 CertifiedRule(
                     epsilon=epsilon,
                     statistic=statistic,
                     thresholds=header.rules[i].thresholds,
                     risk=round(float(risks[:, i].mean()), 6),
-                    p_value=float(f"{p:.3g}"),
                     shares=tuple(round(float(share), 4) for share in shares[:, i].mean(axis=0)),
                 )
             )

@@ -104,13 +104,12 @@ def report(certificate: "Certificate", epsilons: tuple[float, ...]) -> str:
     from exporter.confidence.bets import fewest
 
     depth = max((len(rule.shares) for rule in certificate.rules), default=0)
-    heads = ["epsilon", "statistic", "risk", "p", *(f"exit {g}" for g in range(1, depth + 1)), "thresholds"]
+    heads = ["epsilon", "statistic", "risk", *(f"exit {g}" for g in range(1, depth + 1)), "thresholds"]
     rows = [
         [
             f"{rule.epsilon:g}",
             rule.statistic,
             f"{rule.risk:.2%}",
-            f"{rule.p_value:.3f}",
             *(f"{share:.1%}" for share in rule.shares),
             " ".join(f"{threshold:.3g}" for threshold in rule.thresholds),
         ]

@@ -24,7 +24,7 @@ GREEDY: dict[str, Any] = {"max_tokens": 20, "ignore_stop": True}
 def certificate(manifest: Manifest) -> Certificate:
     """As calibrate-family would write it."""
     rules = tuple(
-        CertifiedRule(epsilon, statistic, thresholds, epsilon / 2, 0.01, (0.5, 0.3, 0.2))
+        CertifiedRule(epsilon, statistic, thresholds, epsilon / 2, (0.5, 0.3, 0.2))
         for epsilon, statistic, thresholds in (
             (0.02, "max_probability", (0.6, 0.5)),
             (0.1, "max_probability", (0.05, 0.02)),
