@@ -73,6 +73,7 @@ def test_the_public_names_are_these() -> None:
         "Node",
         "RelayClient",
         "RelayError",
+        "SpeculativeExit",
         "Token",
     ]
     assert all(getattr(relay, name).__name__ == name for name in relay.__all__)
