@@ -7,7 +7,20 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from exporter.graphs import Piece
 from exporter.weights import write_weights
-from family.graphs import INPUT_IDS, LOGITS, ROWS_IN, ROWS_OUT, SEQLENS_K, TOTAL, WANTED, past_names, present_names
+from family.graphs import (
+    INPUT_IDS,
+    LOGITS,
+    PADDED_ROWS,
+    QUERY_SEQLENS,
+    ROWS_IN,
+    ROWS_OUT,
+    SEQLENS_K,
+    TOTAL,
+    TRUE_ROWS,
+    WANTED,
+    past_names,
+    present_names,
+)
 from family.spec import FamilySpec
 
 OPSETS = {"": 22, "com.microsoft": 1}
@@ -40,9 +53,12 @@ def signature(piece: Piece, spec: FamilySpec) -> tuple[list[ValueInfoProto], lis
     if WANTED in read:
         inputs.append(_value(WANTED, TensorProto.INT64, ("w",)))
     if piece.kv_layers:
-        inputs.append(_value(SEQLENS_K, TensorProto.INT32, [1]))
+        inputs.append(_value(SEQLENS_K, TensorProto.INT32, ["b"]))
+        inputs.append(_value(QUERY_SEQLENS, TensorProto.INT32, ["b"]))
         inputs.append(_value(TOTAL, TensorProto.INT32, []))
-    kv_shape = (1, spec.kv_heads, "slots", spec.head_dim)
+        inputs.append(_value(PADDED_ROWS, TensorProto.INT64, ["b", "s"]))
+        inputs.append(_value(TRUE_ROWS, TensorProto.INT64, [1, "q"]))
+    kv_shape = ("b", spec.kv_heads, "slots", spec.head_dim)
     shapes: dict[str, tuple[int | str, ...]] = {ROWS_OUT: (1, "q", spec.d_model), LOGITS: ("w", spec.vocab_size)}
     outputs = [_value(piece.output, TensorProto.FLOAT, shapes[piece.output])]
     for layer in range(piece.kv_layers):

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from family.manifest import Graph
 from family.spec import FamilySpec
-from relay.engine.graph import OrtExitView, OrtSegmentView, Work, open_graph
+from relay.engine.graph import OrtGraph, OrtView
+from relay.views import Forward
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -18,15 +19,14 @@ class GraphRunner:
 
     def __init__(self, bundle: Path, graph: Graph, spec: FamilySpec, threads: int = 2) -> None:
         self.graph = graph
-        kind = OrtExitView if graph.kind == "exit" else OrtSegmentView
-        self._view = kind(open_graph(bundle, graph, threads), graph, spec, Work())
+        self._opened = OrtGraph(bundle, graph, spec, threads, slots=1)
+        self._view = OrtView(self._opened)
 
     def run(self, rows: F32 | I64, position: int, wanted: I64 | None = None) -> F32:
         """Consume ids [q] or rows [q, d_model] from `position` on; gives rows [q, d_model] or logits [w, vocab].
 
         `wanted` are the indices into `rows` whose logits are asked of an exit; all of them by default.
         """
-        if isinstance(self._view, OrtSegmentView):
-            return self._view.run(rows, position)
-        indices = np.arange(len(rows)) if wanted is None else wanted
-        return self._view.logits(rows.astype(np.float32, copy=False), position, indices)
+        if wanted is None:
+            return self._view.run(rows, position, len(rows))
+        return self._opened.wanted(Forward(self._view, rows, position), wanted)

@@ -16,7 +16,7 @@ from family.files import sha256_file, write_atomic
 from family.spec import FamilySpec
 from family.strict import FieldError, canonical, dumps, from_json
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"

@@ -1,7 +1,8 @@
 """What a session needs of the engine: views, each the state that one consumer made of a prefix of a boundary's log."""
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,45 @@ from relay.log import Rows
 from relay.messages import Logits
 
 T = TypeVar("T")
+Made: TypeAlias = NDArray[np.float32]
+"""What a forward makes: rows (q, d_model) of a segment, logits (w, vocab) of an exit."""
+
+
+class Graph(Protocol):
+    """A segment or an exit, for any number of sessions."""
+
+    def run(self, batch: "Sequence[Forward]") -> list[Made]:
+        """One forward of several views of this graph, each view once. What each makes does not depend on the others."""
+        ...
+
+
+class View(Protocol):
+    """One graph's KV cache for one session. Positional: a forward at `past` overwrites what stood from there on."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether it must have read every row before the wanted ones (the graph has attention)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """Rows that a view is to consume."""
+
+    view: View
+    rows: Rows | NDArray[np.int64]
+    """Hidden states (q, d_model), or at boundary 0 token ids (q,), of positions past.."""
+    past: int
+    wanted: int = 0
+    """Of an exit: logits of so many of the last rows."""
+
+    def part(self, first: int, stop: int) -> "Forward":
+        """The same for rows first..stop - 1. What the parts make, one after the other, is what the whole makes."""
+        wanted = max(0, stop - max(first, len(self.rows) - self.wanted))
+        return Forward(self.view, self.rows[first:stop], self.past + first, wanted)
 
 
 class SegmentView(Protocol):

@@ -26,6 +26,7 @@ class Bound:
         self.binding = self.session.io_binding()
         self.seqlens = np.zeros(1, np.int32)
         self.total = np.zeros((), np.int32)
+        self.has_cache = graph.kv_layers > 0
         shape = (1, spec.kv_heads, context + 1, spec.head_dim)
         self.caches = np.zeros((graph.kv_layers, 2, *shape), np.float32)
         for layer in range(graph.kv_layers):
@@ -33,7 +34,7 @@ class Bound:
             for past, present, cache in names:
                 self.binding.bind_input(past, CPU, 0, np.float32, shape, cache.ctypes.data)
                 self.binding.bind_output(present, CPU, 0, np.float32, shape, cache.ctypes.data)
-        if graph.kv_layers:
+        if self.has_cache:
             self.read(graphs.SEQLENS_K, self.seqlens)
             self.read(graphs.TOTAL, self.total)
 
@@ -43,10 +44,20 @@ class Bound:
     def write(self, name: str, array: np.ndarray[Any, Any]) -> None:
         self.binding.bind_output(name, CPU, 0, array.dtype, array.shape, array.ctypes.data)
 
+    def take(self, count: int) -> None:
+        """Forwards are of `count` rows from now on, and attention's dummy."""
+        if self.has_cache:
+            rows = np.arange(count)
+            self.lying = (np.array([count + 1], np.int32), np.append(rows, count - 1)[None], rows[None])
+            for name, array in zip(
+                (graphs.QUERY_SEQLENS, graphs.PADDED_ROWS, graphs.TRUE_ROWS), self.lying, strict=True
+            ):
+                self.read(name, array)
+
     def run(self, total: int) -> None:
         """One forward that ends at `total` positions."""
-        self.seqlens[0] = total - 1
-        self.total[()] = total
+        self.seqlens[0] = total
+        self.total[()] = total + 1
         self.session.run_with_iobinding(self.binding)
 
 
@@ -94,6 +105,8 @@ class Bare:
         logits = np.empty((1, self._spec.vocab_size), np.float32)
         self._held = (given, wanted, rows, logits)
         """The bindings hold pointers only."""
+        self._segment.take(count)
+        self._exit.take(count)
         self._segment.read(graphs.INPUT_IDS, given)
         self._segment.write(graphs.ROWS_OUT, rows)
         self._exit.read(graphs.ROWS_IN, rows)

@@ -6,10 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import onnxruntime as ort
-
-from family.manifest import Graph, Manifest, verify_files
-from relay.engine.graph import OrtExitView, OrtSegmentView, Work, open_graph
+from family.manifest import Manifest, verify_files
+from relay.engine.graph import OrtGraph, OrtView
 
 T = TypeVar("T")
 
@@ -17,30 +15,29 @@ T = TypeVar("T")
 class BundleEngine:
     """Opens only the files of its own segments and exits. Raises `family.BundleError` for one not as written."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, segments: tuple[int, ...], threads: int) -> None:
+    def __init__(
+        self, bundle: Path, manifest: Manifest, segments: tuple[int, ...], threads: int, sessions: int = 64
+    ) -> None:
+        """`sessions` is how many can be open at a time."""
         graphs = [manifest.graph(kind, index) for index in segments for kind in ("segment", "exit")]
         verify_files(manifest, bundle, sorted({name for graph in graphs for name in graph.files}))
         self.segments = segments
         self.d_model = manifest.spec.d_model
-        self._spec = manifest.spec
-        self._opened: dict[str, tuple[ort.InferenceSession, Graph]] = {
-            graph.name: (open_graph(bundle, graph, threads), graph) for graph in graphs
-        }
-        self.work = {graph.name: Work() for graph in graphs}
+        slots = 2 * sessions  # one that is closed keeps its own until its last forward is over
+        self._opened = {graph.name: OrtGraph(bundle, graph, manifest.spec, threads, slots) for graph in graphs}
+        self.work = {name: graph.computed for name, graph in self._opened.items()}
         """What each graph computed since the start."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._pending = set[Future[Any]]()
         """Forwards that wait for the thread or run on it, those that nobody waits for any more too."""
 
-    def open_segment(self, index: int) -> OrtSegmentView:
+    def open_segment(self, index: int) -> OrtView:
         """A fresh view of segment `index`."""
-        name = f"segment-{index}"
-        return OrtSegmentView(*self._opened[name], self._spec, self.work[name])
+        return OrtView(self._opened[f"segment-{index}"])
 
-    def open_exit(self, index: int) -> OrtExitView:
+    def open_exit(self, index: int) -> OrtView:
         """A fresh view of exit `index`."""
-        name = f"exit-{index}"
-        return OrtExitView(*self._opened[name], self._spec, self.work[name])
+        return OrtView(self._opened[f"exit-{index}"])
 
     async def run(self, forward: Callable[[], T], *, short: bool) -> T:
         """Call `forward` on the engine's thread and wait for it.

@@ -1,12 +1,9 @@
-"""One ONNX graph of a bundle and the views that sessions open on it.
+"""One ONNX graph of a bundle, and the views that sessions open on it."""
 
-Key and value buffers belong to the view; the graph reads and writes them in place. They have one slot more than the
-context, for attention's dummy row. Memory is taken by the system only where a position was written.
-"""
-
-import math
-import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +14,23 @@ from family.errors import BundleError
 from family.graphs import (
     INPUT_IDS,
     LOGITS,
+    PADDED_ROWS,
+    QUERY_SEQLENS,
     ROWS_IN,
     ROWS_OUT,
     SEQLENS_K,
     TOTAL,
+    TRUE_ROWS,
     WANTED,
-    past_names,
-    present_names,
 )
 from family.manifest import Graph
 from family.spec import FamilySpec
-from relay.log import Rows
+from relay.engine.pool import CPU, MOST_ROWS, KvPool
+from relay.log import Rows, pieces
 from relay.messages import Logits
+from relay.views import Forward, Made
 
-_CPU = "cpu"
+Inputs = dict[str, NDArray[np.generic]]
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -56,51 +56,8 @@ def open_graph(bundle: Path, graph: Graph, threads: int) -> ort.InferenceSession
         ) from None
 
 
-def _reserve(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array whose pages the system gives when they are first written: a session costs what it holds, no more.
-
-    Not `np.empty`, which asks for huge pages: one position of every head would then cost two megabytes.
-    """
-    count = math.prod(shape)
-    if count == 0:
-        return np.empty(shape, np.float32)
-    pages = mmap.mmap(-1, count * np.dtype(np.float32).itemsize)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(pages, np.float32).reshape(shape)
-
-
-class _Cache:
-    """The key and value buffers of one view, bound to a graph once."""
-
-    def __init__(self, session: ort.InferenceSession, kv_layers: int, spec: FamilySpec) -> None:
-        self.binding = session.io_binding()
-        shape = (1, spec.kv_heads, spec.context + 1, spec.head_dim)
-        self._buffers = _reserve((kv_layers, 2, *shape))
-        """Kept: the binding holds pointers into it."""
-        for layer in range(kv_layers):
-            for past, present, buffer in zip(
-                past_names(layer), present_names(layer), self._buffers[layer], strict=True
-            ):
-                pointer = buffer.ctypes.data
-                self.binding.bind_input(past, _CPU, 0, np.float32, shape, pointer)
-                self.binding.bind_output(present, _CPU, 0, np.float32, shape, pointer)
-        self._session = session
-        self._has_attention = kv_layers > 0
-
-    def run(self, inputs: dict[str, NDArray[np.generic]], output: str, out: NDArray[np.float32], total: int) -> None:
-        """One forward over positions up to `total` - 1 into `out`."""
-        if self._has_attention:
-            inputs[SEQLENS_K] = np.array([total - 1], np.int32)
-            inputs[TOTAL] = np.array(total, np.int32)
-        for name, array in inputs.items():
-            self.binding.bind_cpu_input(name, array)
-        self.binding.bind_output(output, _CPU, 0, np.float32, out.shape, out.ctypes.data)
-        self._session.run_with_iobinding(self.binding)
-
-
 @dataclass
-class Work:
+class Computed:
     """What a graph computed for all its views."""
 
     rows: int = 0
@@ -108,43 +65,92 @@ class Work:
     """Of an exit: rows whose logits were wanted."""
 
 
-class OrtSegmentView:
-    """A trunk segment's view for one session."""
+class OrtGraph:
+    """A segment or an exit in ONNX Runtime, with room for the keys and values of `slots` sessions."""
 
-    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec, work: Work) -> None:
-        self._work = work
-        self._cache = _Cache(session, graph.kv_layers, spec)
-        self._input = INPUT_IDS if graph.index == 1 else ROWS_IN
-        self._d_model = spec.d_model
+    def __init__(self, bundle: Path, graph: Graph, spec: FamilySpec, threads: int, slots: int) -> None:
+        self.has_cache = graph.kv_layers > 0
+        self.is_exit = graph.kind == "exit"
+        self.computed = Computed()
+        self._session = open_graph(bundle, graph, threads)
+        self.pool = KvPool(self._session, graph.kv_layers, spec, slots)
+        self._input = INPUT_IDS if graph.name == "segment-1" else ROWS_IN
+        self._width = spec.vocab_size if self.is_exit else spec.d_model
 
-    def run(self, rows: Rows | NDArray[np.int64], past: int) -> Rows:
-        """Consume rows (q, d_model), or ids (q,) for segment 1, at positions past..; returns (q, d_model)."""
-        count = len(rows)
-        out = np.empty((1, count, self._d_model), np.float32)
-        self._cache.run({self._input: np.ascontiguousarray(rows)[None]}, ROWS_OUT, out, past + count)
-        self._work.rows += count
-        made: Rows = out[0]
+    def run(self, batch: Sequence[Forward]) -> list[Made]:
+        """One forward of several views, each with at most `MOST_ROWS` rows; what each makes."""
+        counts = ends = list(accumulate(len(forward.rows) for forward in batch))
+        wanted = None
+        if self.is_exit:
+            places = [range(end - forward.wanted, end) for forward, end in zip(batch, ends, strict=True)]
+            wanted = np.fromiter(chain.from_iterable(places), np.int64)
+            counts = list(accumulate(forward.wanted for forward in batch))
+        made = self._run(batch, wanted)
+        return [made[start:stop] for start, stop in pairwise([0, *counts])]
+
+    def wanted(self, forward: Forward, wanted: NDArray[np.int64]) -> Logits:
+        """An exit's logits of any indices into one view's rows."""
+        return self._run([forward], wanted)
+
+    def _run(self, batch: Sequence[Forward], wanted: NDArray[np.int64] | None) -> Made:
+        rows = batch[0].rows if len(batch) == 1 else np.concatenate([forward.rows for forward in batch])
+        inputs: Inputs = {self._input: np.ascontiguousarray(rows)[None]}
+        slots = [forward.view.slot for forward in batch]  # type: ignore[attr-defined]
+        first, stop = min(slots), max(slots) + 1
+        if self.has_cache:
+            inputs |= by_sequence(batch, [slot - first for slot in slots], stop - first)
+        if wanted is None:
+            output, made = ROWS_OUT, np.empty((len(rows), self._width), np.float32)
+        else:
+            output, made = LOGITS, np.empty((len(wanted), self._width), np.float32)
+            inputs[WANTED] = wanted
+        out = made[None] if wanted is None else made
+        binding = self.pool.binding(first, stop)
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output(output, CPU, 0, np.float32, out.shape, out.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        self.computed.rows += len(rows)
+        self.computed.logits += 0 if wanted is None else len(wanted)
         return made
 
 
-class OrtExitView:
-    """An exit's view for one session: branch, norm and head."""
+def by_sequence(batch: Sequence[Forward], places: Sequence[int], count: int) -> Inputs:
+    """Attention's inputs: forward i is sequence `places[i]` of `count`, the others take no part."""
+    seqlens = np.zeros(count, np.int32)
+    for forward, place in zip(batch, places, strict=True):
+        seqlens[place] = forward.past + len(forward.rows)
+    lying = _lying(tuple(len(forward.rows) for forward in batch), tuple(places), count)
+    return {SEQLENS_K: seqlens, TOTAL: np.array(seqlens.max() + 1, np.int32), **lying}
 
-    def __init__(self, session: ort.InferenceSession, graph: Graph, spec: FamilySpec, work: Work) -> None:
-        self._work = work
-        self._cache = _Cache(session, graph.kv_layers, spec)
-        self._vocab_size = spec.vocab_size
-        self.has_cache = graph.kv_layers > 0
 
-    def run(self, rows: Rows, past: int, wanted: int) -> Logits:
-        """Consume rows (q, d_model) at positions past..; the logits of the last `wanted` of them, (wanted, vocab)."""
-        return self.logits(rows, past, np.arange(len(rows) - wanted, len(rows)))
+@lru_cache(256)
+def _lying(rows: tuple[int, ...], places: tuple[int, ...], count: int) -> Inputs:
+    """Where so many rows of each sequence lie among all, and where in attention; each one's dummy is its last row."""
+    longest = max(rows) + 1
+    queries = np.zeros(count, np.int32)
+    padded = np.zeros((count, longest), np.int64)
+    true = []
+    for new, place, end in zip(rows, places, accumulate(rows), strict=True):
+        queries[place] = new + 1
+        padded[place, : new + 1] = *range(end - new, end), end - 1
+        true.append(np.arange(place * longest, place * longest + new))
+    return {QUERY_SEQLENS: queries, PADDED_ROWS: padded, TRUE_ROWS: np.concatenate(true)[None]}
 
-    def logits(self, rows: Rows, past: int, wanted: NDArray[np.int64]) -> Logits:
-        """The same for any indices into the rows."""
-        out = np.empty((len(wanted), self._vocab_size), np.float32)
-        inputs: dict[str, NDArray[np.generic]] = {ROWS_IN: np.ascontiguousarray(rows)[None], WANTED: wanted}
-        self._cache.run(inputs, LOGITS, out, past + len(rows))
-        self._work.rows += len(rows)
-        self._work.logits += len(wanted)
-        return out
+
+class OrtView:
+    """A segment's or an exit's view for one session."""
+
+    def __init__(self, graph: OrtGraph) -> None:
+        self.graph = graph
+        self.has_cache = graph.has_cache
+        self.slot = graph.pool.take(self)
+
+    def run(self, rows: Rows | NDArray[np.int64], past: int, wanted: int = 0) -> Made:
+        """Consume rows (q, d_model), or ids (q,) of segment 1, at positions past.., alone.
+
+        Gives rows (q, d_model), or of an exit the logits of the last `wanted`.
+        """
+        whole = Forward(self, rows, past, wanted)
+        parts = [self.graph.run([whole.part(*piece)])[0] for piece in pieces(0, len(rows), MOST_ROWS)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

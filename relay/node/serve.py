@@ -108,7 +108,8 @@ def _load(
     config: NodeConfig, manifest: Manifest, segments: tuple[int, ...]
 ) -> tuple[BundleEngine, TextCodec | None, bool]:
     """The slow part of the start: verify and open files, run the self-test."""
-    engine = BundleEngine(config.bundle, manifest, segments, config.threads or os.cpu_count() or 1)
+    threads = config.threads or os.cpu_count() or 1
+    engine = BundleEngine(config.bundle, manifest, segments, threads, config.max_sessions)
     text = TextCodec(config.bundle, manifest) if segments[0] == 1 else None
     invariant = is_chunk_invariant(engine, manifest.spec)
     engine.forget_work()

@@ -2,6 +2,8 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,8 +17,9 @@ from exporter.errors import ExportError
 from exporter.graphs import Part
 from exporter.head import EMBEDDED
 from exporter.huggingface import save_base
-from family.graphs import INPUT_IDS, LOGITS, SEQLENS_K, TOTAL
-from relay.engine.graph import session_options
+from family.graphs import INPUT_IDS, LOGITS
+from relay.engine.graph import by_sequence, session_options
+from relay.views import Forward
 from tests.exporter.helpers import F32, I64, Bundle
 from training.loaded import LoadedFamily
 
@@ -34,10 +37,10 @@ def with_outputs(source: Path, names: list[str], target: Path) -> ort.InferenceS
 def embedded(bundle: Path, family: LoadedFamily, ids: I64) -> F32:
     """The rows that segment 1's embedding gives, [1, n, d_model]."""
     session = with_outputs(bundle / "segment-1.onnx", [EMBEDDED], bundle / "embedded.onnx")
-    slots = np.zeros((1, family.spec.kv_heads, len(ids) + 1, family.spec.head_dim), np.float32)
+    slots = np.zeros((1, family.spec.kv_heads, 2 * len(ids) + 1, family.spec.head_dim), np.float32)
     inputs = {i.name: slots for i in session.get_inputs() if i.name.startswith("past_")}
-    inputs |= {INPUT_IDS: ids[None], SEQLENS_K: np.array([len(ids) - 1], np.int32)}
-    inputs[TOTAL] = np.array(len(ids), np.int32)
+    view: Any = SimpleNamespace()
+    inputs |= {INPUT_IDS: ids[None], **by_sequence([Forward(view, ids, 0)], [0], 1)}
     rows: F32 = session.run([EMBEDDED], inputs)[0]
     return rows
 

@@ -105,7 +105,7 @@ def test_a_graph_that_onnx_runtime_cannot_open_is_named(
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("schema_version",), 99, "reads version 2, the bundle is of 99; export it again with this release"),
+        (("schema_version",), 99, "reads version 3, the bundle is of 99; export it again with this release"),
         (("schema_version",), "1", "schema_version: expected an integer"),
         (("spec", "d_model"), "64", "spec.d_model: expected an integer, got a string"),
         (("spec", "exits", 0, "layer"), 2.5, r"spec.exits\[0\].layer: expected an integer"),

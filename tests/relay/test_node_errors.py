@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from relay import hop
 from relay.client.aio import AsyncRelayClient
 from relay.client.sync import RelayClient
-from relay.engine.graph import OrtSegmentView
+from relay.engine.graph import OrtGraph
 from relay.errors import (
     BusyError,
     ClosedError,
@@ -31,6 +32,7 @@ from relay.errors import (
 from relay.node import serve
 from relay.node.serve import NodeServer
 from relay.policy import FixedExit
+from relay.views import Forward, Made
 from tests.relay.bundles import with_field
 from tests.relay.processes import Gate, collect, eventually, free_port, raw_generate
 from tests.relay.servers import HOST, Chain, address, chain, config, running, text
@@ -284,14 +286,14 @@ def test_a_defect_is_told_to_the_log_and_to_nobody_else(
 ) -> None:
     async def scenario() -> tuple[str, str, tuple[grpc.StatusCode, str, str]]:
         async with chain(tiny_bundle) as nodes:
-            run = OrtSegmentView.run
+            run = OrtGraph.run
 
-            def broken(view: OrtSegmentView, rows: Any, past: int) -> Any:
-                if view._input == ("input_ids" if failing == 1 else "rows_in"):
+            def broken(graph: OrtGraph, batch: Sequence[Forward]) -> list[Made]:
+                if not graph.is_exit and graph._input == ("input_ids" if failing == 1 else "rows_in"):
                     raise RuntimeError("secret")
-                return run(view, rows, past)
+                return run(graph, batch)
 
-            monkeypatch.setattr(OrtSegmentView, "run", broken)
+            monkeypatch.setattr(OrtGraph, "run", broken)
             with pytest.raises(InternalError) as raised:
                 await text(nodes.device, [5], session="unlucky")
             request_id = raised.value.request_id
