@@ -25,6 +25,7 @@ DENSE: dict[str, Any] = {
     "linestyle": "",
     "zorder": 1.5,
 }
+BAND: dict[str, Any] = {"color": "black", "alpha": 0.07, "linewidth": 0}
 LAW: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1}
 Depths = tuple[float, ...]
 """Where the exits of a run are, layer / layers."""
@@ -65,6 +66,8 @@ def exits_picture(law: FittedLaw, rows: Runs) -> Figure:
         panels[-1, column].set_xlabel("depth of the exit, layer / layers")
         for row, g in enumerate(kinds):
             _panel(panels[row, column], shown, chosen, g)
+            panels[row, column].tick_params(bottom=row == len(kinds) - 1)
+        panels[0, column].locator_params(nbins=4, min_n_ticks=3)
     for row, g in enumerate(kinds):
         panels[row, 0].set_ylabel(f"G = {g:g}\n{EXIT_LOSS}")
         styles = _styles(shown, g)
@@ -79,6 +82,7 @@ def exits_picture(law: FittedLaw, rows: Runs) -> Figure:
 
 def _panel(panel: Axes, shown: _Exits, chosen: IntArray, g: float) -> None:
     rows, styles = shown.rows, _styles(shown, g)
+    told: set[tuple[Depths, float]] = set()
     assert rows.exit_layer is not None and rows.n_layers is not None
     for run in np.unique(rows.cluster[chosen]):
         mine = chosen[(rows.cluster[chosen] == run)]
@@ -88,8 +92,11 @@ def _panel(panel: Axes, shown: _Exits, chosen: IntArray, g: float) -> None:
             panel.plot(depth, rows.loss[mine], **DENSE)
         elif rows.g[mine[0]] == g:
             colour, marker = styles[shown.placements[int(run)]]
-            panel.fill_between(depth, shown.law.low[mine], shown.law.high[mine], color="black", alpha=0.07, linewidth=0)
-            panel.plot(depth, shown.law.loss[mine], **LAW)
+            point = (shown.placements[int(run)], float(rows.d[mine[0]]))
+            if point not in told:  # runs that differ in their seed have one law
+                told.add(point)
+                panel.fill_between(depth, shown.law.low[mine], shown.law.high[mine], **BAND)
+                panel.plot(depth, shown.law.loss[mine], **LAW)
             panel.plot(depth, rows.loss[mine], color=colour, marker=marker, markersize=4, linewidth=1)
 
 

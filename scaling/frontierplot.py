@@ -32,6 +32,8 @@ BEYOND = 10
 ASIDE = 30
 """Times the runs' sizes and tokens, how far it is drawn to either side."""
 MARGIN = 1.4
+LIFT = 0.006
+"""Of the height, how far above its line a budget stands."""
 LEVELS = 12
 
 
@@ -74,7 +76,7 @@ def frontier_picture(law: FittedLaw, g: float = 3, runs: Runs | None = None) -> 
     axes.plot(best.n[0][~within], best.d[0][~within], color=BLUE, linewidth=2, linestyle=(0, (1, 1)))
     handles.insert(1, handle("beyond the runs' compute", color=BLUE, linewidth=2, linestyle=(0, (1, 1))))
     if runs is not None:
-        axes.plot(runs.n, runs.d, "o", color="black", markersize=2.5, markeredgewidth=0, alpha=0.6)
+        axes.plot(runs.n, runs.d, "o", color="black", markersize=2.5, markeredgewidth=0, alpha=0.6, zorder=3)
         label = "the runs" if runs.g.max() == 1 else "the runs, every G"
         handles.append(handle(label, color="black", marker="o", markersize=2.5, linestyle=""))
     for axis in (axes.xaxis, axes.yaxis):
@@ -127,14 +129,15 @@ def _isoflop_lines(axes: Axes, n: FloatArray, d: FloatArray, ends: tuple[float, 
             size = float(np.exp(start + 0.03 * low))
             axes.text(
                 size,
-                product / size,
+                product / size * np.exp(LIFT * high),
                 compute_label(budget),
                 rotation=angle,
                 rotation_mode="anchor",
                 va="bottom",
                 color=ORANGE,
                 fontsize=7,
-                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.2},
+                zorder=2.1,
+                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0},
             )
 
 
