@@ -10,6 +10,9 @@ from family.manifest import Manifest, verify_files
 from relay.engine.graph import OrtGraph, OrtView
 
 T = TypeVar("T")
+_SPARE = 8
+"""Slots for the self-test. Each session may take two: one that is closed keeps its own until its last forward is over.
+"""
 
 
 class BundleEngine:
@@ -23,7 +26,7 @@ class BundleEngine:
         verify_files(manifest, bundle, sorted({name for graph in graphs for name in graph.files}))
         self.segments = segments
         self.d_model = manifest.spec.d_model
-        slots = 2 * sessions  # one that is closed keeps its own until its last forward is over
+        slots = 2 * sessions + _SPARE
         self._opened = {graph.name: OrtGraph(bundle, graph, manifest.spec, threads, slots) for graph in graphs}
         self.work = {name: graph.computed for name, graph in self._opened.items()}
         """What each graph computed since the start."""
