@@ -67,13 +67,14 @@ class Exponent:
 
 def budgets(c: FloatArray) -> list[IntArray]:
     """Which runs share a budget, the lowest first: again and again the most of those left that one run is near to."""
-    near = np.abs(np.log(c)[:, None] - np.log(c)) <= SAME_BUDGET
-    left, groups = np.ones(len(c), bool), []
-    while left.any():
-        counts = np.where(left, (near & left).sum(axis=1), 0)
-        group = np.flatnonzero(near[np.argmax(counts)] & left)
-        left[group] = False
-        groups.append(group)
+    left, groups = np.argsort(c, kind="stable"), []
+    while len(left):
+        at = np.log(c[left])
+        first, end = np.searchsorted(at, at - SAME_BUDGET), np.searchsorted(at, at + SAME_BUDGET, "right")
+        fullest = np.flatnonzero(end - first == (end - first).max())
+        middle = fullest[np.argmin(left[fullest])]  # of several, the run that comes first
+        groups.append(np.sort(left[first[middle] : end[middle]]))
+        left = np.delete(left, slice(first[middle], end[middle]))
     return sorted(groups, key=lambda group: float(np.log(c[group]).mean()))
 
 

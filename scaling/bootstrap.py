@@ -4,16 +4,20 @@ All observations of a run (its exits, or repeats) are drawn together: they share
 weights, so a batch of draws is one batch of searches (`scaling.newton`).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from scaling.coordinates import centred
 from scaling.newton import descend
 from scaling.objective import Objective
-from scaling.parallel import in_parts
+from scaling.parallel import each
 from scaling.runs import FloatArray, IntArray
 
 AT_ONCE = 256
-"""Draws of one batch."""
+"""Draws of one batch, fewer where there are many observations."""
+MOST_NUMBERS = 1 << 25
+"""Weights of one batch."""
 
 
 def bootstrap(objective: Objective, theta: FloatArray, cluster: IntArray, draws: int, seed: int = 0) -> FloatArray:
@@ -27,20 +31,26 @@ def bootstrap(objective: Objective, theta: FloatArray, cluster: IntArray, draws:
         seed: of the drawing; the same seed gives the same draws.
     """
     found = centred(objective)
-    at, weights = found.phi(theta[None]), resampled(cluster, draws, seed)
+    at = found.phi(theta[None])
 
-    def work(part: slice) -> FloatArray:
-        counts = weights[part]
+    def work(counts: FloatArray) -> FloatArray:
         return descend(found.objective, np.repeat(at, len(counts), axis=0), counts).at
 
-    ends = in_parts(work, draws, AT_ONCE)
+    ends = each(work, batches(cluster, draws, seed))
     return found.theta(np.concatenate(ends)) if ends else np.empty((0, len(theta)))
 
 
 def resampled(cluster: IntArray, draws: int, seed: int) -> FloatArray:
     """How often each observation occurs in each draw, (B, n): as many runs as there are, with replacement."""
+    return np.concatenate([np.empty((0, len(cluster))), *batches(cluster, draws, seed)])
+
+
+def batches(cluster: IntArray, draws: int, seed: int) -> Iterator[FloatArray]:
+    """The rows of `resampled`, in parts that fit the memory."""
     clusters, of_row = np.unique(cluster, return_inverse=True)
     share = np.full(len(clusters), 1 / len(clusters))
-    counts = np.random.default_rng(seed).multinomial(len(clusters), share, draws)
-    drawn: FloatArray = counts[:, of_row].astype(np.float64)
-    return drawn
+    rng = np.random.default_rng(seed)
+    size = max(1, min(AT_ONCE, MOST_NUMBERS // len(cluster)))
+    for start in range(0, draws, size):
+        counts = rng.multinomial(len(clusters), share, min(size, draws - start))
+        yield counts[:, of_row].astype(np.float64)

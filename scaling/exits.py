@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.bootstrap import resampled
 from scaling.check import check_runs
 from scaling.coordinates import centred
 from scaling.errors import ScalingError
@@ -86,7 +87,7 @@ def compare(runs: Runs, forms: Sequence[Form] = (M0, M1, M2, M3), seed: int = 0)
     forms = [form for form in forms if form.name not in left_out]
     fits = {form.name: solve(form, runs) for form in forms}
     ways = splits(runs, seed)
-    counts = _resampled(runs, seed)
+    counts = np.concatenate([np.ones((1, len(runs))), resampled(runs.cluster, RESAMPLES, seed)])  # first each row once
     scores: list[Score] = []
     totals = np.zeros((len(forms), 1 + RESAMPLES))
     for way in ways:
@@ -142,14 +143,6 @@ def _unseen(form: Form, theta: FloatArray, runs: Runs, way: Split) -> FloatArray
     ends = descend(found.objective, start, (~way.parts).astype(np.float64))
     residuals = np.where(way.parts, found.objective.residuals(ends.at), 0.0).sum(axis=0)
     return np.where(way.parts.any(axis=0), residuals, np.nan)
-
-
-def _resampled(runs: Runs, seed: int) -> FloatArray:
-    """How often each row is drawn (1 + RESAMPLES, n) when runs are drawn with replacement; the first time, once."""
-    clusters, of_row = np.unique(runs.cluster, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), RESAMPLES)[:, of_row]
-    return np.concatenate([np.ones((1, len(runs))), drawn])
 
 
 def _medians(errors: FloatArray, counts: FloatArray) -> FloatArray:

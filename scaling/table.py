@@ -12,6 +12,8 @@ from pathlib import Path
 from scaling.errors import ScalingError
 
 PICKLES = (".pickle", ".pkl", ".p", ".joblib", ".pt", ".pth", ".npy")
+MOST_BYTES = 1 << 28
+"""Of a file, or of what a compressed one holds: a run takes some hundred."""
 ADVICE = "expected .csv, .tsv, .jsonl or .parquet (text also with .gz)"
 
 
@@ -49,7 +51,8 @@ def read_table(path: Path) -> Table:
     """Read a file by its suffix.
 
     Raises:
-        ScalingError: the file is missing, empty, a pickle, of an unknown kind, or malformed; the text names the line.
+        ScalingError: the file is missing, empty, a pickle, of an unknown kind, too large to be a table of runs, or
+            malformed; the text names the line.
     """
     if path.is_dir():
         raise ScalingError(f"{path}: is a folder; name a file in it")
@@ -129,7 +132,10 @@ def _read_parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        parts = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        _check_size(path, sum(part.total_byte_size for part in parts))
+        table = file.read()
         rows = table.to_pylist()
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
@@ -150,13 +156,23 @@ _READERS: Mapping[str, Callable[[Path], Table]] = {
 def _lines(path: Path) -> list[str]:
     """A text file's lines, with their ends. Raises `ScalingError` if it is not text."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        _check_size(path, len(data))
         text = data.decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ScalingError(f"{path}: not UTF-8 text, whatever its name says ({error}); {ADVICE}") from None
     if "\0" in text:
         raise ScalingError(f"{path}: holds binary data, whatever its name says; {ADVICE}")
     return list(io.StringIO(text, newline=None))
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MOST_BYTES:
+        raise ScalingError(
+            f"{path}: more than {MOST_BYTES >> 20} MiB, and a table of runs has one row for each run; write one with "
+            "final losses only"
+        )
 
 
 def _same(cell: object, wanted: str) -> bool:

@@ -34,6 +34,25 @@ def test_budgets_are_told_apart_by_gaps() -> None:
     assert [sorted(group.tolist()) for group in found] == [[0, 2], [1, 3], [4]]
 
 
+def test_budgets_are_the_fullest_neighbourhoods_first() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        c = np.exp(rng.uniform(0, 2, 60))
+        left = list(range(60))
+        expected = []
+        while left:
+            near = [[j for j in left if abs(np.log(c[i] / c[j])) <= 0.1] for i in left]
+            fullest = max(near, key=len)  # the first of several
+            expected.append(fullest)
+            left = [i for i in left if i not in fullest]
+        assert sorted(group.tolist() for group in budgets(c)) == sorted(expected)
+
+
+def test_budgets_of_many_runs_take_no_memory_of_their_square() -> None:
+    c = np.exp(np.random.default_rng(0).uniform(0, 10, 300_000))
+    assert sum(map(len, budgets(c))) == len(c)
+
+
 def test_a_profile_without_a_minimum_among_its_sizes_has_no_best() -> None:
     n = np.array([1e7, 2e7, 4e7])
     falling = make_runs(n, 1e17 / 6 / n, np.array([3.0, 2.5, 2.2]))

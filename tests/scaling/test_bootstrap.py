@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.bootstrap import bootstrap, resampled
+from scaling.bootstrap import batches, bootstrap, resampled
 from scaling.forms import DENSE, FULL
 from scaling.read import read_runs
 from scaling.solve import objective_of, solve
@@ -48,6 +48,15 @@ def test_rows_of_one_run_add_nothing_to_what_it_says() -> None:
     np.testing.assert_allclose(bootstrap(objective_of(FULL, twice), theta, twice.cluster, 100), once, rtol=1e-6)
     apart = replace(twice, cluster=np.arange(len(twice)))
     assert (bootstrap(objective_of(FULL, apart), theta, apart.cluster, 100).std(axis=0) < once.std(axis=0)).all()
+
+
+def test_draws_do_not_depend_on_how_many_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = np.repeat(np.arange(40), 3)
+    whole = resampled(cluster, 300, 5)
+    monkeypatch.setattr("scaling.bootstrap.MOST_NUMBERS", 7 * len(cluster))
+    parts = list(batches(cluster, 300, 5))
+    assert len(parts) == 43 and max(map(len, parts)) == 7
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 def test_the_same_seed_gives_the_same_draws_and_no_draws_are_none() -> None:

@@ -59,6 +59,18 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: 
     assert problem in str(refused.value)
 
 
+def test_a_file_too_large_for_a_table_of_runs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaling.table.MOST_BYTES", 1 << 20)
+    text = "N,loss\n" + "1,2\n" * (1 << 18)
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
+    pq.write_table(pa.table({"N": [str(i) for i in range(200_000)]}), tmp_path / "a.parquet", use_dictionary=False)
+    assert (tmp_path / "a.csv.gz").stat().st_size < 10_000, "small until it is unpacked"
+    for name in ("a.csv", "a.csv.gz", "a.parquet"):
+        with pytest.raises(ScalingError, match=f"{name}: more than 1 MiB, and a table of runs has one row for each"):
+            read_table(tmp_path / name)
+
+
 class Trap:
     """Creates a file when it is unpickled."""
 
