@@ -126,10 +126,13 @@ def read_budgets(
         trunks: sizes from which FLOPs per token and the sizes of exits follow.
 
     Raises:
-        ScalingError: the law knows no G, nothing says how sure it is, or an exit's size is needed and unknown.
+        ScalingError: a budget is not positive, the law knows no G, nothing says how sure it is, or an exit's size is
+            needed and unknown.
     """
     _check(law, families, trunks)
     budgets = np.array(c, float)
+    if not (np.isfinite(budgets) & (budgets > 0)).all():
+        raise ScalingError(f"budgets are positive numbers of FLOPs, got {listed(list(c))}")
     best = optimum(surface(law.form, law.theta[None], 1, LAST), budgets).n[0]
     made = [_family(law, depths, best, trunks) for depths in families]
     readings = {SIX_ND: _readings(law, budgets, [(family, None) for family in made])}

@@ -71,7 +71,7 @@ def check_values(runs: Runs, columns: Mapping[str, str] | None = None) -> None:
         raise ScalingError(f"G counts exits, so it is a whole number from 1 on; not so in {listed(runs.names(bad))}")
 
 
-_POSITIVE = ("n", "c", "loss", "d", "g", "exit_layer", "n_layers", "exit_weight", "n_exit")
+_POSITIVE = ("n", "d", "loss", "g", "exit_layer", "n_layers", "exit_weight", "n_exit", "c")
 
 
 def check_runs(runs: Runs, form: Form) -> tuple[Finding, ...]:
@@ -86,6 +86,7 @@ def check_runs(runs: Runs, form: Form) -> tuple[Finding, ...]:
         raise ScalingError(f"there is one run; the form {form.name} has {needed} parameters")
     if np.ptp(runs.loss) == 0:
         raise ScalingError(f"all losses are {runs.loss[0]:g}: nothing depends on N and D; is the right column mapped?")
+    _check_kind(runs, form)
     x = form.design(runs)
     for index, name in enumerate(form.parameters[3:], 3):
         _check_varies(form, name, x[:, :, index])
@@ -96,6 +97,17 @@ def check_runs(runs: Runs, form: Form) -> tuple[Finding, ...]:
     if "gamma" in form.parameters:
         findings += _granularity(runs, size)
     return (*findings, *_units(runs), *_repeats(runs))
+
+
+def _check_kind(runs: Runs, form: Form) -> None:
+    """Refuse losses of early exits under a form of a run's loss, which would take each for a whole model's."""
+    if form.needs or runs.exit_layer is None or runs.n_layers is None:
+        return
+    if (early := runs.exit_layer < runs.n_layers).any():
+        raise ScalingError(
+            f"{listed(runs.names(early))}: losses of early exits, and the form {form.name} is of a run's loss; fit a "
+            "form of one exit's (M0 to M3), or give each run one row, without layers"
+        )
 
 
 def _check_varies(form: Form, name: str, slopes: FloatArray) -> None:
@@ -122,11 +134,11 @@ def _spans(size: FloatArray, tokens: FloatArray) -> list[Finding]:
     """Narrow ranges of log N and log D, and D that follows from N."""
     findings = []
     for name, logs in (("N", size), ("D", tokens)):
-        if (span := float(np.exp(np.ptp(logs)))) < WIDE:
-            text = f"{name} spans {span:.1f}x; under {WIDE:g}x its exponent and E are hardly told apart"
+        if (span := float(np.ptp(logs))) < np.log(WIDE):
+            text = f"{name} spans {np.exp(span):.1f}x; under {WIDE:g}x its exponent and E are hardly told apart"
             findings.append(warning(f"narrow-{name.lower()}", text))
     ratio = tokens - size
-    if np.exp(np.ptp(ratio)) < ONE_RATIO:
+    if np.ptp(ratio) < np.log(ONE_RATIO):
         text = f"all runs have one D/N ({np.exp(ratio.mean()):.3g}): what N does cannot be told from what D does"
         findings.append(warning("one-ratio", text))
     elif abs(np.corrcoef(size, tokens)[0, 1]) > ALIASED:
@@ -169,10 +181,12 @@ def _units(runs: Runs) -> list[Finding]:
     """Numbers that are hardly in parameters, tokens, FLOPs and nats."""
     findings = []
     for name, array, least, unit in (("N", runs.n, SMALLEST_N, "parameters"), ("D", runs.d, SMALLEST_D, "tokens")):
-        if (middle := float(np.median(array))) < least:
-            findings.append(warning("units", f"the median {name} is {middle:g}: is it in {unit}, not in millions?"))
-    if (middle := float(np.median(runs.loss))) > LARGEST_LOSS:
-        findings.append(warning("units", f"the median loss is {middle:g}: is it nats per token, not perplexity?"))
+        if (few := array < least).any():
+            text = f"{name} is less than {least:g} in {listed(runs.names(few))}: is it in {unit}, not in millions?"
+            findings.append(warning("units", text))
+    if (much := runs.loss > LARGEST_LOSS).any():
+        text = f"the loss is over {LARGEST_LOSS:g} in {listed(runs.names(much))}: is it nats per token, not perplexity?"
+        findings.append(warning("units", text))
     ratio = runs.c / (FLOPS_PER_PARAMETER * runs.n * runs.d)
     middle = float(np.median(ratio))
     if not 1 / COMPUTE_FACTOR < middle < COMPUTE_FACTOR:

@@ -139,12 +139,14 @@ def _fit(options: argparse.Namespace) -> None:
     from scaling.lawfile import save_law
     from scaling.report import law_table, summarise
 
+    if options.out:
+        _check_out(options.out, options.runs)
     runs, upper, found = _read(options), None, None
     if options.hold_out is not None:
         runs, upper = split(runs, options.hold_out)
     exits = compare(runs, seed=options.seed) if options.exits else None
-    usual = exits.chosen if exits else "full" if len(set(runs.g)) > 1 else "dense"
-    law = fit(runs, options.form or usual, options.method, bootstraps=options.bootstraps, seed=options.seed)
+    form = options.form or (exits.chosen if exits else None)
+    law = fit(runs, form, options.method, bootstraps=options.bootstraps, seed=options.seed)
     if upper is not None:
         found = held_out(law.form, law.theta, runs, upper)
         law = replace(law, findings=(*law.findings, held_out_finding(found)))
@@ -154,6 +156,18 @@ def _fit(options: argparse.Namespace) -> None:
         sys.stdout.write(dumps(summarise(law, found, summarise_exits(exits) if exits else None)))
     else:
         sys.stdout.write((exits_table(exits) + "\n\n" if exits else "") + law_table(law) + "\n")
+
+
+def _check_out(out: Path, runs: Path) -> None:
+    """Refuse, before the work, a place that no file can be written to, and the table itself."""
+    from scaling.errors import ScalingError
+
+    if out.is_dir():
+        raise ScalingError(f"--out {out}: is a folder; name a file in it")
+    if wrong := next((parent for parent in out.parents if parent.is_file()), None):
+        raise ScalingError(f"--out {out}: {wrong} is a file, so nothing can be written under it")
+    if out.exists() and runs.exists() and out.samefile(runs):
+        raise ScalingError(f"--out {out}: is the table of runs itself; name another file")
 
 
 def _read(options: argparse.Namespace) -> "Runs":

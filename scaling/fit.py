@@ -8,7 +8,7 @@ from scaling.check import check_runs
 from scaling.coordinates import centred
 from scaling.diagnose import diagnose, robust_sigma
 from scaling.errors import ScalingError
-from scaling.findings import Finding, listed
+from scaling.findings import Finding, listed, warning
 from scaling.forms import FORMS
 from scaling.law import FittedLaw, data_of
 from scaling.objective import Objective
@@ -18,18 +18,21 @@ from scaling.solve import Solution, objective_of, solve
 
 BOOTSTRAPS = 4000
 METHODS = ("certified", "paper")
+ENOUGH_DRAWS = 200
+"""Ten beyond each end of a 90% interval."""
 
 
 def fit(
-    runs: Runs, form: str = "full", method: str = "certified", bootstraps: int = BOOTSTRAPS, seed: int = 0
+    runs: Runs, form: str | None = None, method: str = "certified", bootstraps: int = BOOTSTRAPS, seed: int = 0
 ) -> FittedLaw:
     """Fit a form of the law to runs.
 
     Args:
         runs: what to fit to; `scaling.read.read_runs` or `scaling.runs.make_runs` make them.
-        form: a name in `scaling.forms.FORMS`.
+        form: a name in `scaling.forms.FORMS`; without it `full` where G varies, else `dense`.
         method: `certified` (`scaling.solve`), or `paper`, the grid and L-BFGS of arXiv 2512.23407 (`scaling.paper`).
-        bootstraps: how many times the runs are drawn again, for intervals; 0 leaves the covariance to first order.
+        bootstraps: how many times the runs are drawn again, for intervals; 0 leaves the covariance to first order. One
+            alone has no spread, and is refused.
         seed: of the drawing.
 
     Returns:
@@ -38,10 +41,14 @@ def fit(
     Raises:
         ScalingError: the form or method is unknown, a number is impossible, or the runs cannot tell its parameters.
     """
+    if form is None:
+        form = "full" if len(np.unique(runs.g)) > 1 else "dense"
     if form not in FORMS:
         raise ScalingError(f"there is no form {form!r}; choose one of {listed(tuple(FORMS))}")
     if method not in METHODS:
         raise ScalingError(f"there is no method {method!r}; choose one of {listed(METHODS)}")
+    if bootstraps < 0 or bootstraps == 1 or seed < 0:
+        raise ScalingError(f"expected 0 or at least 2 bootstraps and a seed from 0 on, got {bootstraps} and {seed}")
     chosen = FORMS[form]
     before = check_runs(runs, chosen)
     of_method: tuple[Finding, ...] = ()
@@ -70,8 +77,16 @@ def fit(
             *of_method,
             *solution.certificate.problems,
             *diagnose(runs, chosen, solution.theta, covariance, draws),
+            *_few_draws(bootstraps),
         ),
     )
+
+
+def _few_draws(count: int) -> list[Finding]:
+    if not 0 < count < ENOUGH_DRAWS:
+        return []
+    text = f"{count} bootstraps hold few draws beyond an interval's ends; {ENOUGH_DRAWS} or more place them"
+    return [warning("few-draws", text)]
 
 
 def first_order(objective: Objective, solution: Solution, cluster: IntArray) -> FloatArray | None:

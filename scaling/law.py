@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaling.certificate import Certificate
+from scaling.check import check_values
 from scaling.findings import Finding
 from scaling.forms import SCALES, Form
 from scaling.objective import Objective
-from scaling.quantiles import bounds
-from scaling.runs import Conventions, FloatArray, Runs, Source, make_runs
+from scaling.quantiles import bounds, reach
+from scaling.runs import Conventions, FloatArray, Runs, Source, aligned, make_runs
 
 OPTIMAL_SIZE = "beta/(alpha+beta)"
 """The exponent of C in N*, the best size for a budget of 6ND FLOPs (Hoffmann et al., arXiv 2203.15556, eq. 4)."""
@@ -101,16 +102,18 @@ class FittedLaw:
         """Whether there is no warning."""
         return not any(finding.warning for finding in self.findings)
 
-    def predict(
-        self, n: FloatArray | float, d: FloatArray | float, g: FloatArray | float = 1.0, level: float = LEVEL
-    ) -> Prediction:
+    def predict(self, n: ArrayLike, d: ArrayLike, g: ArrayLike = 1.0, level: float = LEVEL) -> Prediction:
         """Losses at N, D and G, which are broadcast against each other and flattened, under the law's conventions.
 
         Raises:
-            ScalingError: the form is of exits, whose layers and sizes `predict_runs` takes.
+            ScalingError: a number is impossible, `level` is no share, or the form is of exits, whose layers and sizes
+                `predict_runs` takes.
         """
-        n, d, g = (np.ravel(values) for values in np.broadcast_arrays(n, d, g))
-        return self.predict_runs(make_runs(n, d, np.ones(len(n)), g), level)
+        n, d, g = (values.ravel() for values in aligned(n, d, g))
+        points = make_runs(n, d, np.ones(len(n)), g)
+        if len(points):
+            check_values(points)
+        return self.predict_runs(points, level)
 
     def predict_runs(self, runs: Runs, level: float = LEVEL) -> Prediction:
         """Losses at the points of `runs`, whatever losses these have."""
@@ -142,7 +145,7 @@ class FittedLaw:
             low, high = bounds(drawn, log, level)
         else:
             slopes = terms.jacobian(self.theta[None])[0]
-            error = _deviation(level) * np.sqrt(np.einsum("np,pq,nq->n", slopes, self._covariance, slopes))
+            error = reach(level) * np.sqrt(np.einsum("np,pq,nq->n", slopes, self._covariance, slopes))
             low, high = log - error, log + error
         return Prediction(np.exp(log), np.exp(low), np.exp(high))
 
@@ -159,10 +162,10 @@ class FittedLaw:
         slope = np.zeros(len(self.theta))
         np.add.at(slope, decays, np.array([-beta, alpha]) / (alpha + beta) ** 2)
         share = np.sqrt(slope @ self._covariance @ slope)
-        errors, reach = np.sqrt(np.diag(self._covariance)), _deviation(level)
+        errors, half = np.sqrt(np.diag(self._covariance)), reach(level)
         centre = self._reported(self.theta)[-1]
         low, high = (
-            np.append(self.form.natural(self.theta + side * reach * errors), centre + side * reach * share)
+            np.append(self.form.natural(self.theta + side * half * errors), centre + side * half * share)
             for side in (-1, 1)
         )
         scales = np.append(np.exp(self.theta[: len(SCALES)]), np.ones(len(self.theta) - len(SCALES)))
@@ -171,8 +174,3 @@ class FittedLaw:
     @property
     def _covariance(self) -> FloatArray:
         return np.full((len(self.theta),) * 2, np.nan) if self.covariance is None else self.covariance
-
-
-def _deviation(level: float) -> float:
-    """Half the width of a normal distribution's interval, in standard deviations."""
-    return NormalDist().inv_cdf((1 + level) / 2)

@@ -127,6 +127,8 @@ def load_law(path: Path) -> FittedLaw:
         return law
     except FileNotFoundError:
         raise ScalingError(f"{path}: no such file; write one with: fit-law RUNS --out {path}") from None
+    except IsADirectoryError:
+        raise ScalingError(f"{path}: is a folder; name a law file in it") from None
     except (FieldError, ValueError, RecursionError) as error:
         raise ScalingError(f"{path}: {error}; fit it again with: fit-law RUNS --out {path}") from None
 

@@ -222,7 +222,7 @@ class Objective:
         for k, whole in enumerate(self.x):
             columns = np.flatnonzero(whole.any(axis=0))
             offset = None if self.offset is None else self.offset[k]
-            alike = offset is None and not (whole - whole[0]).any()
+            alike = offset is None and bool((whole == whole[:1]).all())
             parts.append((columns, np.ascontiguousarray(whole[: 1 if alike else None, columns]), offset))
         return parts
 

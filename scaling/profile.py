@@ -11,7 +11,6 @@ standard deviation on either side of 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from scaling.forms import SCALES, Form
 from scaling.law import LEVEL
 from scaling.newton import descend
 from scaling.objective import Objective
+from scaling.quantiles import reach
 from scaling.runs import FloatArray, Runs
 from scaling.solve import objective_of
 
@@ -65,12 +65,12 @@ def profile(runs: Runs, form: Form, theta: FloatArray, parameter: str, level: fl
         level: of the interval.
 
     Raises:
-        ScalingError: the form has no such parameter, or the runs fit the law to the last digit.
+        ScalingError: the form has no such parameter, `level` is no share, or the runs fit the law to the last digit.
     """
     if parameter not in form.natural_names:
         raise ScalingError(f"the form {form.name} has no {parameter!r}; choose one of {listed(form.natural_names)}")
     index = form.natural_names.index(parameter)
-    quantile = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    quantile = reach(level) ** 2
     statistic = _statistic(objective_of(form, runs), theta, index)
     low, high = (_end(statistic, float(theta[index]), side, quantile) for side in (-1, 1))
     inner = [end if np.isfinite(end) else theta[index] for end in (low, high)]

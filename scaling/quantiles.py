@@ -10,7 +10,19 @@ samples: on 90 runs plain 90% percentiles hold gamma in 94% of data sets, these 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from scaling.errors import ScalingError
 from scaling.runs import FloatArray
+
+
+def reach(level: float) -> float:
+    """Half the width of a normal distribution's interval, in standard deviations.
+
+    Raises:
+        ScalingError: `level` is no share.
+    """
+    if not 0 < level < 1:
+        raise ScalingError(f"an interval's level lies between 0 and 1, got {level:g}")
+    return float(ndtri((1 + level) / 2))
 
 
 def bounds(drawn: FloatArray, value: FloatArray | float, level: float) -> tuple[FloatArray, FloatArray]:
@@ -18,13 +30,16 @@ def bounds(drawn: FloatArray, value: FloatArray | float, level: float) -> tuple[
 
     A draw in which a quantity does not exist (NaN) counts as lower than the low end and higher than the high one. The
     estimate is always inside.
+
+    Raises:
+        ScalingError: `level` is no share.
     """
+    half = reach(level)
     known = ~np.isnan(drawn)
     below = ((drawn < value) + 0.5 * (drawn == value)).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    reach = ndtri((1 + level) / 2)
-    shift = np.clip(ndtri(np.where(known.any(axis=0), below, 0.5)), -reach, reach)
-    low = _quantile(np.where(known, drawn, -np.inf), ndtr(2 * shift - reach))
-    high = _quantile(np.where(known, drawn, np.inf), ndtr(2 * shift + reach))
+    shift = np.clip(ndtri(np.where(known.any(axis=0), below, 0.5)), -half, half)
+    low = _quantile(np.where(known, drawn, -np.inf), ndtr(2 * shift - half))
+    high = _quantile(np.where(known, drawn, np.inf), ndtr(2 * shift + half))
     return np.fmin(low, value), np.fmax(high, value)
 
 

@@ -6,8 +6,9 @@ from hashlib import sha256
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from scaling.errors import ScalingError
 from scaling.findings import Finding, listed, note
 
 FloatArray = NDArray[np.float64]
@@ -23,7 +24,11 @@ FLOPS_PER_PARAMETER = 6
 
 @dataclass(frozen=True)
 class Conventions:
-    """What the numbers of a set of runs mean; two sets with other conventions are not one."""
+    """What the numbers of a set of runs mean; two sets with other conventions are not one.
+
+    Raises:
+        ScalingError: there is no such convention.
+    """
 
     params: Params = "total"
     """Whether N counts embedding and head."""
@@ -31,6 +36,10 @@ class Conventions:
     """Whether C is the runs' own or 6·N·D."""
     heads: bool = False
     """Whether C counts the heads that are not in N: those of early exits, and with N non-embedding the last one too."""
+
+    def __post_init__(self) -> None:
+        if self.params not in PARAMS or self.compute not in COMPUTE:
+            raise ScalingError(f"params is one of {listed(PARAMS)}, compute one of {listed(COMPUTE)}")
 
 
 @dataclass(frozen=True)
@@ -126,17 +135,45 @@ class Runs:
         return {name: value for name, value in values if isinstance(value, np.ndarray)}
 
 
+def aligned(*values: ArrayLike) -> list[FloatArray]:
+    """Whatever NumPy takes for arrays as arrays of one shape, at least one-dimensional; each may be written to.
+
+    Raises:
+        ScalingError: they are no numbers, or have several lengths.
+    """
+    try:
+        arrays = np.broadcast_arrays(*(np.atleast_1d(np.asarray(array, float)) for array in values))
+    except (TypeError, ValueError) as error:
+        raise ScalingError(f"expected numbers, in arrays of one length: {error}") from None
+    return [array.copy() for array in arrays]
+
+
 def make_runs(
-    n: FloatArray,
-    d: FloatArray,
-    loss: FloatArray,
-    g: FloatArray | float = 1.0,
-    c: FloatArray | None = None,
+    n: ArrayLike,
+    d: ArrayLike,
+    loss: ArrayLike,
+    g: ArrayLike = 1.0,
+    c: ArrayLike | None = None,
     conventions: Conventions | None = None,
 ) -> Runs:
-    """`Runs` of one observation per run, from whatever NumPy takes for arrays; C is 6·N·D where none is given."""
-    n, d, loss = (np.asarray(values, float) for values in (n, d, loss))
-    own = np.asarray(FLOPS_PER_PARAMETER * n * d if c is None else c, float)
+    """`Runs` of one observation per run.
+
+    Args:
+        n: N, whatever NumPy takes for an array, or one number for all runs; so are the others.
+        d: D, tokens.
+        loss: nats per token, the mean over exits.
+        g: G.
+        c: C, FLOPs; 6·N·D where it is not given.
+        conventions: what N and C are.
+
+    Raises:
+        ScalingError: something is no number, or the arrays have several lengths or more than one dimension.
+    """
     known = conventions or Conventions(compute="6ND" if c is None else "given")
-    exits = np.broadcast_to(np.asarray(g, float), n.shape).copy()
-    return Runs(n, d, exits, own, loss, np.arange(len(n)), conventions=known)
+    n, d, loss, g, own = aligned(n, d, loss, g, 0.0 if c is None else c)
+    if n.ndim > 1:
+        raise ScalingError(f"expected arrays of one dimension, one number for each run, got the shape {n.shape}")
+    if c is None:
+        with np.errstate(over="ignore"):  # what is not finite is refused by name when it is fitted
+            own = FLOPS_PER_PARAMETER * n * d
+    return Runs(n, d, g, own, loss, np.arange(len(n)), conventions=known)

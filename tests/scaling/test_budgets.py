@@ -101,6 +101,12 @@ def test_a_budget_far_beyond_the_runs_and_a_loss_out_of_reach_are_warned_of() ->
     assert not {"out-of-reach"} & {f.code for f in read_budgets(law(REDUCIBLE), (1e30,), FAMILIES).findings}
 
 
+@pytest.mark.parametrize("c", [0.0, -1e20, np.nan, np.inf])
+def test_a_budget_that_is_none_is_refused(c: float) -> None:
+    with pytest.raises(ScalingError, match="budgets are positive numbers of FLOPs"):
+        read_budgets(law(), (1e20, c))
+
+
 def test_a_size_beyond_the_trunks_is_warned_of() -> None:
     found = read_budgets(law(), (1e17,), FAMILIES, read_trunks(PAPER))
     assert [finding.code for finding in found.findings] == ["beyond-trunks"]

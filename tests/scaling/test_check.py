@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -101,6 +102,38 @@ def test_numbers_in_other_units_are_named(change: dict[str, float], code: str) -
     for name, factor in change.items():
         runs = replace(runs, **{name: getattr(runs, name) * factor})
     assert code in codes(runs)
+
+
+def test_single_rows_in_other_units_are_named_among_many() -> None:
+    runs = grid_runs()
+    odd = np.arange(len(runs)) == 7
+    (finding,) = check_runs(replace(runs, n=np.where(odd, runs.n / 1e6, runs.n), c=runs.c), FULL)[-1:]
+    assert finding.code == "mixed" or "run 7" in finding.text
+    texts = [f.text for f in check_runs(make_runs(np.where(odd, 7.0, runs.n), runs.d, runs.loss, runs.g), FULL)]
+    assert any("N is less than 1000 in run 7: is it in parameters, not in millions?" in text for text in texts)
+    (finding,) = check_runs(replace(runs, loss=np.where(odd, 20.0, runs.loss)), FULL)
+    assert finding.text == "the loss is over 15 in run 7: is it nats per token, not perplexity?"
+
+
+def test_losses_of_early_exits_are_no_losses_of_runs() -> None:
+    runs = grid_runs()
+    layers = np.full(len(runs), 8.0)
+    last = replace(runs, exit_layer=layers, n_layers=layers)
+    assert check_runs(last, FULL) == ()
+    early = replace(last, exit_layer=np.where(np.arange(len(runs)) == 3, 4.0, layers))
+    with pytest.raises(ScalingError, match=r"run 3: losses of early exits, and the form full is .* \(M0 to M3\)"):
+        check_runs(early, FULL)
+
+
+def test_numbers_at_the_ends_of_floats_are_refused_or_named_without_noise() -> None:
+    runs = grid_runs()
+    odd = np.arange(len(runs)) == 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ScalingError, match="c is positive and finite: run 7 has inf"):
+            check_runs(make_runs(np.where(odd, 1e300, runs.n), runs.d, runs.loss, runs.g), FULL)
+        tiny = make_runs(np.where(odd, 5e-324, runs.n), runs.d, runs.loss, runs.g)
+        assert {"units"} <= {finding.code for finding in check_runs(tiny, FULL)}
 
 
 def test_rows_of_another_convention_are_named() -> None:

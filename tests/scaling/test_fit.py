@@ -44,15 +44,24 @@ def test_rows_of_one_run_count_once_in_the_covariance() -> None:
         ({"form": "cubic"}, "there is no form 'cubic'; choose one of dense, tied, full, reducible"),
         ({"method": "guess"}, "there is no method 'guess'; choose one of certified, paper"),
         ({"form": "M0"}, "the form M0 needs n_exit"),
+        ({"bootstraps": -1}, "expected 0 or at least 2 bootstraps and a seed from 0 on, got -1 and 0"),
+        ({"bootstraps": 1}, "got 1 and 0"),
+        ({"seed": -1}, "got 0 and -1"),
     ],
 )
 def test_what_cannot_be_fitted_is_an_error_that_says_so(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ScalingError, match=message):
-        fit(grid_runs(), bootstraps=0, **options)
+        fit(grid_runs(), **{"bootstraps": 0, **options})
+
+
+def test_few_bootstraps_are_named() -> None:
+    codes = [{finding.code for finding in fit(grid_runs(), bootstraps=count).findings} for count in (199, 200, 0)]
+    assert codes == [{"few-draws"}, set(), set()]
 
 
 def test_gamma_is_not_fitted_to_dense_runs() -> None:
     runs = grid_runs()
     dense = make_runs(runs.n, runs.d, runs.loss)
     with pytest.raises(ScalingError, match="all runs have the same G, so gamma"):
-        fit(dense, bootstraps=0)
+        fit(dense, "full", bootstraps=0)
+    assert fit(dense, bootstraps=0).form.name == "dense", "what is fitted where no form is named"

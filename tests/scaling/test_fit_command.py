@@ -87,6 +87,10 @@ def test_the_same_seed_gives_the_same_output(table: Path, capsys: pytest.Capture
         (["TABLE", *MAP, "--form", "M1"], "error: the form M1 needs n_exit"),
         (["TABLE", *MAP, "--compute", "given"], "no column of FLOPs to take C from"),
         (["TABLE", "--map", "n"], "argument --map: expected NAME=VALUE, got 'n' (FILE stands before)"),
+        (["TABLE", *MAP, "--out", "TABLE"], "is the table of runs itself; name another file"),
+        (["TABLE", *MAP, "--out", "TABLE/law.json"], "is a file, so nothing can be written under it"),
+        (["TABLE", *MAP, "--out", "/"], "error: --out /: is a folder; name a file in it"),
+        (["TABLE", *MAP, "--bootstraps", "1"], "expected 0 or at least 2 bootstraps"),
         (["TABLE", "--bootstraps", "-1"], "argument --bootstraps: expected a whole number from 0 on, got '-1'"),
     ],
 )
@@ -94,8 +98,8 @@ def test_a_wrong_command_line_is_one_line_that_says_what_to_do(
     table: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
     with pytest.raises(SystemExit) as left:
-        main([str(table) if argument == "TABLE" else argument for argument in arguments])
-    assert left.value.code == 2
+        main([argument.replace("TABLE", str(table)) for argument in arguments])
+    assert left.value.code == 2 and table.read_text().startswith("size,tokens,exits,loss")
     assert problem in capsys.readouterr().err.splitlines()[-1]
 
 

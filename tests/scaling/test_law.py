@@ -2,6 +2,7 @@ import textwrap
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,31 @@ def test_points_are_broadcast_and_many_are_done_in_parts(monkeypatch: pytest.Mon
     parts = law().predict(np.geomspace(1e7, 1e10, 50), 1e10)
     assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
     assert whole.loss.shape == (50,) and law().predict(1e9, 1e10).loss.shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("point", "problem"),
+    [
+        ({"n": 0.0}, "n is positive and finite: run 0 has 0"),
+        ({"n": [1e9, -1.0]}, "n is positive and finite: run 1 has -1"),
+        ({"d": np.nan}, "d is positive and finite"),
+        ({"g": 1.5}, "a whole number from 1 on"),
+        ({"n": [1e8, 1e9], "d": [1e9, 1e10, 1e11]}, "arrays of one length"),
+        ({"level": 90}, "an interval's level lies between 0 and 1, got 90"),
+        ({"level": 0.0}, "between 0 and 1, got 0"),
+    ],
+)
+def test_points_and_levels_that_are_none_are_refused(point: dict[str, Any], problem: str) -> None:
+    for one in (law(), replace(law(), draws=np.empty((0, 6)))):
+        with pytest.raises(ScalingError, match=problem):
+            one.predict(**{"n": 1e9, "d": 1e10, **point})
+        if "level" in point:
+            with pytest.raises(ScalingError, match=problem):
+                one.estimates(**point)
+
+
+def test_no_points_have_no_losses() -> None:
+    assert [array.shape for array in law().predict([], [])] == [(0,)] * 3
 
 
 def test_a_wider_level_has_a_wider_interval() -> None:
