@@ -66,13 +66,15 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     _require(count > 0, "rows: a message has at least one")
     _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
     _require(len(message.anchor) == VALUE_BYTES, f"anchor: expected {VALUE_BYTES} bytes")
-    _require(message.base + count <= context, f"rows: positions up to {message.base + count}, the context is {context}")
     _require(first_exit <= message.target_exit <= granularity, f"target_exit: expected {first_exit}..{granularity}")
     _require(message.want <= count, "want: more answers than rows")
     _require(message.want <= MOST_ANSWERS, f"want: {message.want} answers at once, expected at most {MOST_ANSWERS}")
     _require(len(message.drafts) == max(0, message.want - 1), "drafts: expected one fewer than `want`")
-    _require(message.more == 0 or message.want == 1, "more: only after one wanted row")
+    alone = message.want == 1 and not message.HasField("rule")
+    _require(message.more == 0 or alone, "more: only after one wanted row, and without a rule")
     _require(message.more < MOST_ANSWERS, f"more: {message.more} tokens at once, expected fewer than {MOST_ANSWERS}")
+    end = message.base + count + message.more
+    _require(end <= context, f"rows: positions up to {end}, the context is {context}")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
     _require(message.epoch < EPOCH_LIMIT, f"epoch: {message.epoch} leaves no room for a next one")
     return Envelope(
@@ -180,6 +182,7 @@ def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> 
     accepted = () if question.more else tuple(answer.tokens[:-1])
     _fits(accepted == question.drafts[: len(accepted)], "tokens: other drafts than were sent")
     _fits(len(answer.confidence) == count, f"confidence: {len(answer.confidence)} for {count} tokens")
+    _fits(all(0 <= value <= 1 for value in answer.confidence), "confidence: no probability")
     _fits(0 <= answer.engine_ms < math.inf, f"engine_ms: {answer.engine_ms}")
     _fits(math.isfinite(answer.link_ms), f"link_ms: {answer.link_ms}")
     wanted = 0 if question.logprobs is None else count
@@ -190,7 +193,8 @@ def _answer(cached: int, answer: pb.Answer, sent: Advance, spec: FamilySpec) -> 
     size = count * spec.vocab_size * _F32.itemsize if question.logits else 0
     _fits(len(answer.logits) == size, f"logits: {len(answer.logits)} bytes, expected {size}")
     if count:
-        _fits(1 <= answer.exit <= question.exit, f"exit: {answer.exit}")
+        first = question.exit if question.rule is None else 1
+        _fits(first <= answer.exit <= question.exit, f"exit: {answer.exit}")
         _fits(is_name(answer.tier), "tier: no name that can be shown")
     return Answer(
         cached=cached,

@@ -591,9 +591,11 @@ class Timings(_message.Message):
     elapsed_ms: _builtins.float
     """Milliseconds since the node received the request."""
     engine_ms: _builtins.float
-    """Milliseconds of engine time that all nodes spent on this token."""
+    """Milliseconds of engine time that all nodes spent on this token. Of tokens that were decided together the first has
+    that of all, the making of their drafts included.
+    """
     link_ms: _builtins.float
-    """Milliseconds that the hops took: their round trips less engine time."""
+    """Milliseconds that the hops took: their round trips less engine time. The first of several has that of all, too."""
     def __init__(
         self,
         *,
@@ -993,7 +995,7 @@ class AdvanceRequest(_message.Message):
     """
     more: _builtins.int
     """Tokens that the node may go on to decide by itself after the wanted one, if it holds segment 1: the loop is handed
-    over to it until it answers. Only with one wanted row.
+    over to it until it answers. Only with one wanted row and no rule, and only up to the end of the context.
     """
     @_builtins.property
     def peer(self) -> Global___Peer:

@@ -84,7 +84,12 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"sampling": pb.Sampling(temperature=1, top_p=0)}, "top_p cannot be 0.0; give more than 0"),
     ({"rule": pb.Rule(thresholds=[0.5])}, "rule: statistic 0 is unknown; send one of relay.v1.Statistic"),
     ({"rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, thresholds=[float("nan")])}, "threshold .* cannot be nan"),
-    ({"more": 3, "want": 2, "drafts": [1]}, "more: only after one wanted row"),
+    ({"base": 250, "more": 5}, "positions up to 257, the context is 256"),
+    ({"more": 3, "want": 2, "drafts": [1]}, "more: only after one wanted row, and without a rule"),
+    (
+        {"more": 3, "rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, thresholds=[0.5])},
+        "more: only after one wanted row, and without a rule",
+    ),
     ({"more": 64}, "more: 64 tokens at once, expected fewer than 64"),
     ({"logprobs": 65}, "logprobs cannot be 65; give at most 64"),
 ]

@@ -80,6 +80,7 @@ MISFITS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"tokens": (7, 512)}, "tokens: an id outside the vocabulary"),
     ({}, {"tokens": (6, 8)}, "tokens: other drafts than were sent"),
     ({}, {"confidence": (0.5,)}, "confidence: 1 for 2 tokens"),
+    ({}, {"confidence": (0.5, float("nan"))}, "confidence: no probability"),
     ({}, {"engine_ms": float("nan")}, "engine_ms: nan"),
     ({}, {"engine_ms": -1.0}, "engine_ms: -1.0"),
     ({}, {"link_ms": float("inf")}, "link_ms: inf"),
@@ -92,6 +93,7 @@ MISFITS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"logits": False}, {}, "logits: 4096 bytes, expected 0"),
     ({}, {"exit": 0}, "exit: 0"),
     ({"exit": 2}, {}, "exit: 3"),
+    ({}, {"exit": 2}, "exit: 2"),
     ({}, {"tier": ""}, "tier: no name"),
     ({}, {"tier": "\x1b[2J"}, "tier: no name"),
 ]
