@@ -62,7 +62,7 @@ class RelayServicer(rpc.RelayServicer):
             owner = peer_of(context)
             held = node.sessions.of(name, owner)
             if held is not None and held.streams:
-                raise InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
+                raise _in_use(name)
             held = node.sessions.enter(name, owner, _deadline(context), request_id)
             held.text = Text(job.policy, job.penalties)
             log.info("request %s, session %s: a text of %d prompt tokens begins", request_id, name, len(job.ids))
@@ -90,7 +90,7 @@ class RelayServicer(rpc.RelayServicer):
             node = self._readiness.ready()
             policy = options.policy(request.policy)
             if policy is None:
-                raise InvalidRequestError("the request has no policy; give exit, schedule or confidence")
+                raise InvalidRequestError("the request has no policy; give exit, schedule, confidence or speculative")
             text = node.sessions.text(wire.name("session", request.session), peer_of(context))
             text.policy = checked(policy, text.penalties, node)
             return pb.SteerReply()
@@ -144,8 +144,11 @@ class HopServicer(rpc.HopServicer):
                         return
                     envelope = wire.envelope(message, node.manifest.spec, node.first_segment)
                     if held is None:
-                        name = message.session
-                        held = node.sessions.enter(name, peer_of(context), _deadline(context), request_id)
+                        name, owner = message.session, peer_of(context)
+                        known = node.sessions.of(name, owner)
+                        if known is not None and known.text is not None:
+                            raise _in_use(name)  # a text that begins here is written by one request alone
+                        held = node.sessions.enter(name, owner, _deadline(context), request_id)
                         log.info("request %s, session %s: rows from tier %s", request_id, name, message.peer.tier)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply
@@ -157,6 +160,10 @@ class HopServicer(rpc.HopServicer):
                 remaining_s = context.time_remaining()
                 late = remaining_s is not None and remaining_s <= 0
                 node.sessions.leave(name, held, over=over or late)
+
+
+def _in_use(name: str) -> InvalidRequestError:
+    return InvalidRequestError(f"session {name} is in use; choose another id, or leave it empty")
 
 
 def _token(step: Decided) -> pb.Token:

@@ -11,6 +11,7 @@ from relay.client.aio import AsyncRelayClient
 from relay.errors import InvalidRequestError, PeerMismatchError
 from relay.node.serve import NodeServer
 from relay.policy import ConfidenceExit, ExitSchedule, FixedExit, Policy, SpeculativeExit
+from tests.relay.processes import Gate
 from tests.relay.servers import address, config, running, single, text
 
 PROMPT = list(range(3, 20))
@@ -96,6 +97,21 @@ def test_a_text_of_one_stop_in_a_burst_ends_there(tiny_bundle: Path) -> None:
             stop = all_ids[9]
             cut = await text(device, PROMPT, policy=FixedExit(3, burst=15), stop_ids=[stop], **OPTIONS)
             assert [t.id for t in cut] == all_ids[: all_ids.index(stop) + 1]
+
+    asyncio.run(scenario())
+
+
+def test_a_text_that_begins_upstream_keeps_its_session_to_itself(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tiny_bundle) as (device, cloud), AsyncRelayClient(address(cloud)) as client:
+            plain = [t.id for t in await text(cloud, PROMPT, **OPTIONS)]
+            gate = Gate(cloud.node.engine, free=3)
+            stream = client.generate(PROMPT, session="chat", **OPTIONS)
+            told = [(await anext(stream)).id]
+            with pytest.raises(InvalidRequestError, match="session chat is in use"):
+                await text(device, [9, 8], session="chat", policy=FixedExit(3), max_tokens=2)
+            gate.open()
+            assert [*told, *[t.id async for t in stream]] == plain
 
     asyncio.run(scenario())
 
