@@ -86,9 +86,10 @@ class Token:
     elapsed_ms: float
     """Since the entry node received the request."""
     engine_ms: float
-    """Engine time that all nodes spent on this token."""
+    """Engine time that all nodes spent on this token. Of tokens that were decided together (a speculation's, a burst's)
+    the first has that of all, the making of their drafts included."""
     link_ms: float
-    """What the hops took for it: their round trips less engine time."""
+    """What the hops took for it: their round trips less engine time. The first of several has that of all, too."""
     sample: int
     """Which of the request's samples it belongs to, from 0."""
     logprobs: Logprobs | None

@@ -8,7 +8,6 @@ While that is under way upstream, drafting goes on behind the drafts that were s
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from dataclasses import replace
 
 from relay.messages import Answer, Question
@@ -38,6 +37,8 @@ class Speculation:
         self._stop_ids = stop_ids
         self._begun = False
         """Whether all nodes have all rows but the newest, so that a round's time says what rounds take."""
+        self._drafting_ms = 0.0
+        """Engine time of the drafts since the last answer."""
 
     async def round(self, question: Question, most: int) -> Answer:
         """Ask the target's exit for up to `most` tokens, one at least; `question` asks for one.
@@ -49,17 +50,19 @@ class Speculation:
         most -= 1
         while self._begun and self._goes_on(min(most, MOST_DRAFTS)):
             await self._draft(draft)
-        sent = tape.drafts[: min(most, MOST_DRAFTS)]
+        sent = tuple(tape.drafts[: min(most, MOST_DRAFTS)])
         shortened_from = self._draft_exit if self._policy.shorten else 0
-        asked = replace(question, want=len(sent) + 1, drafts=tuple(sent), draft_exit=shortened_from)
+        asked = replace(question, want=len(sent) + 1, drafts=sent, draft_exit=shortened_from)
         started = time.perf_counter()
         reply = await self._session.consume(tape.message(asked, tape.decided + len(sent)))
         if isinstance(reply, Onward):
-            reply = await self._beside(self._session.onward(reply), draft, len(sent), most, started)
+            ahead = most if reply.question.drafts == sent else 0  # behind drafts that an exit here took off none stands
+            reply = await self._beside(reply, draft, ahead, started)
+        elif isinstance(reply, Answer):
+            self._verified(len(sent), started)
         assert isinstance(reply, Answer), "the entry node's own log is never behind itself"
-        if self._begun:
-            pace.verified(len(sent), (time.perf_counter() - started) * 1e3)
-        self._begun = True
+        reply = replace(reply, engine_ms=reply.engine_ms + self._drafting_ms)
+        self._begun, self._drafting_ms = True, 0.0
         for token, made, confidence in zip(reply.tokens, tape.drafts, tape.confidence, strict=False):
             pace.checked(confidence, right=token == made)
         return reply
@@ -76,29 +79,38 @@ class Speculation:
         drafts = self._tape.drafts
         return len(drafts) < most and not (drafts and drafts[-1] in self._stop_ids)
 
-    async def _draft(self, question: Question) -> bool:
-        """Add a draft; False if the session went back meanwhile, because an exit on the way took drafts off."""
+    async def _draft(self, question: Question) -> None:
+        """Add a draft."""
         message = self._tape.message(question)
         started = time.perf_counter()
         reply = await self._session.consume(message)
-        if not isinstance(reply, Answer):
-            return False
+        assert isinstance(reply, Answer), "the entry node's own log is never behind itself"
         if len(message.rows) == 1:
             self._pace.drafted((time.perf_counter() - started) * 1e3)
+        self._drafting_ms += reply.engine_ms
         self._tape.draft(reply.tokens[-1], reply.confidence[-1])
-        return True
+        await asyncio.sleep(0)  # short work may be done at once, and others have their turn too
 
-    async def _beside(
-        self, verification: Coroutine[None, None, Answer], question: Question, sent: int, most: int, started: float
-    ) -> Answer:
-        """The answer to a verification of `sent` drafts, and more drafts behind them meanwhile."""
-        flight = asyncio.ensure_future(verification)
+    async def _beside(self, rest: Onward, question: Question, most: int, started: float) -> Answer:
+        """The answer to a verification, and more drafts behind its own meanwhile, up to `most` in all."""
+        flight = asyncio.ensure_future(self._verify(rest, started))
+        sent = len(rest.question.drafts)
         try:
             await asyncio.sleep(0)  # it is on its way: from now on drafts are made away from the event loop
             while not flight.done() and self._may_draft(min(most, sent + MOST_DRAFTS)):
-                if not self._pace.fits((time.perf_counter() - started) * 1e3, sent) or not await self._draft(question):
+                if not self._pace.fits((time.perf_counter() - started) * 1e3, sent):
                     break
+                await self._draft(question)
             return await flight
         finally:
             flight.cancel()
             await asyncio.wait([flight])
+
+    async def _verify(self, rest: Onward, started: float) -> Answer:
+        answer = await self._session.onward(rest)
+        self._verified(len(rest.question.drafts), started)
+        return answer
+
+    def _verified(self, length: int, started: float) -> None:
+        if self._begun:
+            self._pace.verified(length, (time.perf_counter() - started) * 1e3)
