@@ -5,17 +5,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from family.cli import run
+from family.cli import run, whole
 from family.completion import add_completion
+from scaling.choices import BOOTSTRAPS, METHODS
 
 if TYPE_CHECKING:
     from scaling.runs import Runs
 
-METHODS = ("certified", "paper")
 FORMS = ("dense", "tied", "full", "reducible", "M0", "M1", "M2", "M3")
 EXIT_FORMS = ("M0", "M1", "M2", "M3")
 """Those of one exit's loss, which need a row per exit; a sweep has them."""
-BOOTSTRAPS = 4000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,7 +56,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--where", nargs="+", action="extend", type=_pair, default=[], metavar="COLUMN=VALUE", help="rows to keep"
     )
     group.add_argument(
-        "--drop-highest", type=_count, default=0, metavar="K", help="leave out the K rows of highest loss"
+        "--drop-highest", type=whole, default=0, metavar="K", help="leave out the K rows of highest loss"
     )
     group.add_argument(
         "--params", choices=("total", "non-embedding"), default="total", help="what N counts (default %(default)s)"
@@ -87,6 +86,14 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
         "one that is chosen (or --form)",
     )
     group.add_argument(
+        "--profile", action="store_true", help="also give each parameter's interval by its profile likelihood"
+    )
+    group.add_argument(
+        "--approaches",
+        action="store_true",
+        help="also give the exponent of N* ~ C^a by the three approaches of Hoffmann et al. (runs with G = 1)",
+    )
+    group.add_argument(
         "--method",
         choices=METHODS,
         default=METHODS[0],
@@ -94,9 +101,9 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
         "2512.23407, section 3.2 (default %(default)s)",
     )
     group.add_argument(
-        "--bootstraps", type=_count, default=BOOTSTRAPS, metavar="B", help="draws of the runs (default %(default)s)"
+        "--bootstraps", type=whole, default=BOOTSTRAPS, metavar="B", help="draws of the runs (default %(default)s)"
     )
-    group.add_argument("--seed", type=_count, default=0, help="of the draws (default %(default)s)")
+    group.add_argument("--seed", type=whole, default=0, help="of the draws (default %(default)s)")
     group.add_argument(
         "--hold-out",
         type=float,
@@ -113,12 +120,6 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
-    return int(text)
-
-
 def _once(flag: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
     from scaling.errors import ScalingError
 
@@ -132,12 +133,15 @@ def _fit(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from family.strict import dumps
+    from scaling.approaches import approaches
     from scaling.exitreport import exits_table, summarise_exits
     from scaling.exits import compare
     from scaling.fit import fit
     from scaling.holdout import held_out, held_out_finding, split
     from scaling.lawfile import save_law
+    from scaling.profile import profiles
     from scaling.report import law_table, summarise
+    from scaling.sidereport import approaches_table, profiles_table, summarise_approaches, summarise_profiles
 
     if options.out:
         _check_out(options.out, options.runs)
@@ -150,12 +154,27 @@ def _fit(options: argparse.Namespace) -> None:
     if upper is not None:
         found = held_out(law.form, law.theta, runs, upper)
         law = replace(law, findings=(*law.findings, held_out_finding(found)))
+    likelihood = profiles(runs, law.form, law.theta) if options.profile else ()
+    hoffmann = approaches(runs, options.seed) if options.approaches else ()
     if options.out:
         save_law(law, options.out)
     if options.json:
-        sys.stdout.write(dumps(summarise(law, found, summarise_exits(exits) if exits else None)))
-    else:
-        sys.stdout.write((exits_table(exits) + "\n\n" if exits else "") + law_table(law) + "\n")
+        summary = summarise(
+            law,
+            found,
+            summarise_exits(exits) if exits else None,
+            summarise_profiles(likelihood) or None,
+            summarise_approaches(hoffmann) or None,
+        )
+        sys.stdout.write(dumps(summary))
+        return
+    sections = [exits_table(exits)] if exits else []
+    sections.append(law_table(law))
+    if likelihood:
+        sections.append(profiles_table(likelihood, shared=law.data.observations > law.data.runs))
+    if hoffmann:
+        sections.append(approaches_table(hoffmann))
+    sys.stdout.write("\n\n".join(sections) + "\n")
 
 
 def _check_out(out: Path, runs: Path) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 from scaling.bootstrap import bootstrap
 from scaling.certificate import LEAST_CURVATURE
 from scaling.check import check_runs
+from scaling.choices import BOOTSTRAPS, METHODS
 from scaling.coordinates import centred
 from scaling.diagnose import diagnose, robust_sigma
 from scaling.errors import ScalingError
@@ -16,8 +17,6 @@ from scaling.paper import solve_paper
 from scaling.runs import FloatArray, IntArray, Runs
 from scaling.solve import Solution, objective_of, solve
 
-BOOTSTRAPS = 4000
-METHODS = ("certified", "paper")
 ENOUGH_DRAWS = 200
 """Ten beyond each end of a 90% interval."""
 

@@ -54,6 +54,11 @@ class LikelihoodProfile:
     """Of chi-squared with one degree of freedom, at `level`."""
 
 
+def profiles(runs: Runs, form: Form, theta: FloatArray, level: float = LEVEL) -> tuple[LikelihoodProfile, ...]:
+    """`profile` of every parameter."""
+    return tuple(profile(runs, form, theta, name, level) for name in form.natural_names)
+
+
 def profile(runs: Runs, form: Form, theta: FloatArray, parameter: str, level: float = LEVEL) -> LikelihoodProfile:
     """Profile one parameter of a fit.
 

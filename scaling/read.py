@@ -109,6 +109,8 @@ def _groups(table: Table, columns: Mapping[str, str]) -> list[Finding]:
     """Columns of words that sort the rows into a few groups, each of which may have a law of its own."""
     groups = []
     for column in table.columns:
+        if column == _run_column(table, columns):
+            continue
         cells = {str(row.get(column)) for row in table.rows}
         few = 1 < len(cells) <= min(MOST_GROUPS, len(table.rows) - 1)
         if few and column not in columns.values() and not any(map(_is_number, cells)):
@@ -123,17 +125,23 @@ def _shared_runs(table: Table, columns: Mapping[str, str]) -> list[Finding]:
     """Rows that may be of one run although nobody said so: bootstrap intervals would take them for independent."""
     if "run" in columns:
         return []
-    for column in table.columns:
-        names = [str(row.get(column)) for row in table.rows]
-        if "run" in column.lower() and column not in columns.values() and 1 < len(set(names)) < len(names):
-            text = (
-                f"{len(names)} rows have {len(set(names))} values of {column!r}: if rows with one value are one run, "
-            )
-            return [warning("shared-runs", f"{text}say so with --map run={column}, or intervals are too narrow")]
+    if column := _run_column(table, columns):
+        count = len({str(row.get(column)) for row in table.rows})
+        text = f"{len(table.rows)} rows have {count} values of {column!r}: if rows with one value are one run, "
+        return [warning("shared-runs", f"{text}say so with --map run={column}, or intervals are too narrow")]
     if "layer" in columns or "n_exit" in columns:
         text = "exits of one run share its noise: say which column names the run with --map run=COLUMN"
         return [warning("shared-runs", f"{text}, or intervals are too narrow")]
     return []
+
+
+def _run_column(table: Table, columns: Mapping[str, str]) -> str | None:
+    """The column whose name says that it tells runs apart, where it gives several rows one value."""
+    for column in table.columns:
+        names = {str(row.get(column)) for row in table.rows}
+        if "run" in column.lower() and column not in columns.values() and 1 < len(names) < len(table.rows):
+            return column
+    return None
 
 
 def _is_number(text: str) -> bool:

@@ -10,6 +10,7 @@ from scaling.findings import Finding
 from scaling.holdout import HeldOut
 from scaling.law import LEVEL, OPTIMAL_SIZE, Data, Estimate, FittedLaw
 from scaling.runs import Conventions
+from scaling.sidereport import ExponentSummary, ProfileSummary
 
 _NAMES = {OPTIMAL_SIZE: "N* ~ C^a, a"}
 NORMAL_WIDTH = 3.29
@@ -43,10 +44,18 @@ class Summary:
     """Of runs that the law was not fitted to, where some were held out."""
     exits: ExitsSummary | None = None
     """How the laws per exit compare, where this was asked for."""
+    profiles: tuple[ProfileSummary, ...] | None = None
+    approaches: tuple[ExponentSummary, ...] | None = None
 
 
-def summarise(law: FittedLaw, held_out: HeldOut | None = None, exits: ExitsSummary | None = None) -> Summary:
-    """A law without its draws."""
+def summarise(
+    law: FittedLaw,
+    held_out: HeldOut | None = None,
+    exits: ExitsSummary | None = None,
+    profiles: tuple[ProfileSummary, ...] | None = None,
+    approaches: tuple[ExponentSummary, ...] | None = None,
+) -> Summary:
+    """A law without its draws, and what else was asked for."""
     return Summary(
         form=law.form.name,
         formula=law.form.formula,
@@ -63,6 +72,8 @@ def summarise(law: FittedLaw, held_out: HeldOut | None = None, exits: ExitsSumma
         findings=law.findings,
         held_out=held_out,
         exits=exits,
+        profiles=profiles,
+        approaches=approaches,
     )
 
 
@@ -121,7 +132,9 @@ def _certificate(found: Certificate) -> str:
 
 
 def _line(estimate: Estimate) -> str:
-    numbers = (estimate.value, estimate.error, estimate.low, estimate.high)
+    """A standard error wider than the interval is that of a few draws in a heavy tail, and says nothing."""
+    heavy = estimate.error > estimate.high - estimate.low
+    numbers = (estimate.value, math.nan if heavy else estimate.error, estimate.low, estimate.high)
     value, error, low, high = (_number(number, _scale(estimate)) for number in numbers)
     return f"{_NAMES.get(estimate.name, estimate.name):<14}{value:>12}{error:>12}   {low} to {high}"
 

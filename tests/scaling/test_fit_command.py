@@ -68,6 +68,33 @@ def test_json_has_estimates_and_findings(table: Path, capsys: pytest.CaptureFixt
     assert data["data"]["source"]["where"] == {"exits": "1"}
 
 
+def test_profiles_and_approaches_are_added_where_they_are_asked_for(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(table), *MAP, "--bootstraps", "300", "--profile", "--approaches"]
+    main(command)
+    law, likelihood, hoffmann = capsys.readouterr().out.split("\n\n")[-3:]
+    assert "certified" in law and "90% interval by the profile likelihood" in likelihood
+    assert [line.split()[0] for line in likelihood.splitlines()[1:]] == ["E", "A", "B", "alpha", "beta", "gamma"]
+    assert [line[:2] for line in hoffmann.splitlines()[1:]] == ["1,", "2,", "3,"]
+    main([*command, "--json"])
+    data = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    drawn = {e["name"]: e for e in data["estimates"]}
+    for profile in data["profiles"]:
+        own = drawn[profile["parameter"]]
+        assert profile["value"] == pytest.approx(own["value"]) and profile["low"] < own["value"] < profile["high"]
+        assert 0.5 < (profile["high"] - profile["low"]) / (own["high"] - own["low"]) < 2
+    assert [a["approach"][:1] for a in data["approaches"]] == ["1", "2", "3"]
+    assert data["approaches"][2]["value"] == pytest.approx(0.36 / 0.7, abs=0.03)
+    main(command[:-2])
+    assert "Hoffmann" not in capsys.readouterr().out
+
+
+def test_profiles_of_exits_say_that_they_are_too_narrow(capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(ROOT / "experiments/isoflop/cpu/rows.jsonl"), "--form", "M3", "--bootstraps", "0", "--profile"])
+    assert "rows of one run for independent" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_the_same_seed_gives_the_same_output(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
     for seed in ("1", "1", "2"):

@@ -89,6 +89,16 @@ def test_a_law_that_the_runs_do_not_determine_has_no_interval() -> None:
     assert "-   - to -" in law_table(bare)
 
 
+def test_a_standard_error_of_a_heavy_tail_is_not_shown() -> None:
+    draws = law().draws.copy()
+    draws[0, 1] = 60.0  # A of one draw in 400 ran away
+    wild = replace(law(), draws=draws)
+    a = next(e for e in wild.estimates() if e.name == "A")
+    assert a.error > 1e20 and a.high < 1e4
+    value, error, low, _, high = next(line.split()[1:] for line in law_table(wild).splitlines() if line[:2] == "A ")
+    assert error == "-" and float(low) < float(value) < float(high)
+
+
 def test_estimates_name_every_parameter_and_the_exponent_of_the_best_size() -> None:
     estimates = {e.name: e for e in law().estimates()}
     assert list(estimates) == ["E", "A", "B", "alpha", "beta", "gamma", "beta/(alpha+beta)"]

@@ -146,6 +146,7 @@ def test_rows_that_may_be_of_one_run_are_asked_about(tmp_path: Path) -> None:
     path = table(tmp_path, run_name=["x", "x", "y"])
     (finding,) = [f for f in read_runs(path).findings if f.code == "shared-runs"]
     assert finding.warning and "3 rows have 2 values of 'run_name'" in finding.text
+    assert [f.code for f in read_runs(path).findings] == ["shared-runs"], "it is no column of kinds of runs"
     assert not any(f.code == "shared-runs" for f in read_runs(path, columns={"run": "run_name"}).findings)
     exits = read_runs(table(tmp_path, size=[1e5, 2e5, 3e5]), columns={"n_exit": "size"})
     assert [f.code for f in exits.findings] == ["shared-runs"]
