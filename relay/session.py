@@ -5,6 +5,7 @@ on that log. A level reads the log below it only when something above it, or its
 early costs the deeper levels nothing. What lies beyond the last level reads the last log in just the same way.
 """
 
+import asyncio
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class Level:
         if self._exit is None:
             self._exit = self._engine.open_exit(self.index)
         view, end = self._exit, len(self.log)
-        start = self._exit_read if view.has_cache else end - want
+        start = min(self._exit_read, end - want) if view.has_cache else end - want
         *earlier, (first, stop) = pieces(start, end, ROWS_PER_FORWARD, last=want)
         for a, b in earlier:
             view.run(self.log.rows(a, b), a, 0)
@@ -178,14 +179,19 @@ class Session:
         Raises `NoUpstreamError` for an exit out of reach, `IdsUnknownError` where one beyond this node needs token ids.
         """
         reply = await self._advance_once(message)
-        holds_loop = self._levels[0].index == 1 and self._ids is None
+        holds_loop = self._levels[0].index == 1 and not self.hands_over(message.question.exit)
         for _ in range(message.question.more if holds_loop else 0):
             if not isinstance(reply, Answer):
                 break
+            await asyncio.sleep(0)  # short work may be done at once, and others have their turn too
             later = await self._advance_once(self._after(reply, message.question))
             assert isinstance(later, Answer), "a node's own log is never behind itself"
             reply = reply.joined(later)
         return reply
+
+    def hands_over(self, exit_: int) -> bool:
+        """Whether the exit is asked of an upstream that is sent token ids, and so can decide more than one token."""
+        return self._ids is not None and exit_ > self._levels[-1].index
 
     async def _advance_once(self, message: Advance) -> Answer | Behind:
         reply = await self.consume(message)
@@ -231,9 +237,14 @@ class Session:
         question, end = message.question, message.base + len(message.rows)
         return all(
             level.lag(end, message.base, asked=_asks(question, level.index)) <= SHORT_ROWS
-            for level in self._levels
-            if level.index <= question.exit
+            for level in self._readers(question)
         )
+
+    def _readers(self, question: Question) -> list[Level]:
+        """The levels that need what is new; none, if the upstream is sent the ids and computes their rows itself."""
+        if self._ids is not None and not any(_asks(question, level.index) for level in self._levels):
+            return []
+        return [level for level in self._levels if level.index <= question.exit]
 
     def _check_reach(self, question: Question) -> None:
         last = self._levels[-1].index
@@ -266,23 +277,18 @@ class Session:
         return (yield from self._answer(message.question))
 
     def _truncate(self, length: int) -> None:
-        if length >= len(self.history):
-            return
+        if self._upstream is not None and length < len(self.history):  # one that went on by itself may be ahead
+            self._upstream.truncate(length)
         self.history.truncate(length)
         if self._ids is not None:
             self._ids.truncate(length)
-        for level in self._levels:
+        for level in self._levels:  # they hold more than the history after work that was given up between forwards
             level.truncate(length)
-        if self._upstream is not None:
-            self._upstream.truncate(length)
 
     def _answer(self, question: Question) -> Work[Answer | Onward]:
         """Go up level by level to the first exit that may decide."""
         below = self._ids
-        levels = self._levels
-        if below is not None and not any(_asks(question, level.index) for level in levels):
-            levels = []  # the upstream computes their rows itself
-        for level in levels:
+        for level in self._readers(question):
             if below is not None:
                 yield from level.consume(below.rows(len(level.log), len(below)))
             if question.shortens(level.index):

@@ -112,7 +112,7 @@ class _Asking:
             return await self._speculation[1].round(question, left)
         self._speculation = None
         tape.drop()
-        if isinstance(policy, FixedExit) and question.adjust is None:
+        if isinstance(policy, FixedExit) and self._session.hands_over(policy.exit):
             question = replace(question, more=min(policy.burst, left - 1))
         answer = await self._session.advance(tape.message(question))
         assert isinstance(answer, Answer), "the entry node's own log is never behind itself"

@@ -1,4 +1,4 @@
-"""Random histories of `Advance` over three nodes, with lost, late and repeated messages and nodes that lose everything.
+"""Random histories of `Advance` over a few nodes, with lost, late and repeated messages and nodes that lose everything.
 
 Whatever happens on the way, every answer is the one that the exit gives for the token ids.
 """
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay import hop
+from relay import hop, session
 from relay.errors import UnreachableError
 from relay.fence import Fence, Stale, next_epoch
 from relay.messages import Answer, Behind, Question
@@ -20,13 +20,17 @@ from relay.sampling import Sampling, sample
 from tests.relay.fakes import VOCAB, FakeEngine, expected_logits
 from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, cut_short, decided, shared_base, shortened
 
-Step = tuple[int, int, int, int, Sampling, Rule | None, int, Codec]
+Step = tuple[int, int, int, int, Sampling, Rule | None, int, Codec, int]
 ENGINES = {index: FakeEngine((index,)) for index in range(1, SEGMENTS + 1)}
+OF_IDS = {1: FakeEngine((1,)), 2: FakeEngine((1, 2)), 3: FakeEngine((1, 2, 3))}
+"""Nodes that may be sent token ids."""
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses; and a few rows take several forwards, between which work may be given up."""
     monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 6)
+    monkeypatch.setattr(session, "ROWS_PER_FORWARD", 3)
 
 
 steps = st.lists(
@@ -39,6 +43,7 @@ steps = st.lists(
         st.sampled_from(RULES),
         st.integers(0, SEGMENTS),  # the exit that made the drafts; those after it may take some off
         st.sampled_from([Codec.F32] * 3 + [Codec.INT8, Codec.INT4]),  # rows of another codec are another history
+        st.integers(0, 4),  # tokens more than the one that is asked for, where there are no drafts and no rule
     ),
     min_size=1,
     max_size=12,
@@ -51,10 +56,18 @@ def test_every_answer_is_the_exits_own(steps: list[Step], seed: int, fault_rate:
     asyncio.run(run_history(steps, World(ENGINES, seed, fault_rate)))
 
 
+@settings(max_examples=300, deadline=None)
+@given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.1, 0.4]))
+def test_every_answer_is_the_exits_own_where_nodes_send_token_ids(
+    steps: list[Step], seed: int, fault_rate: float
+) -> None:
+    asyncio.run(run_history(steps, World(OF_IDS, seed, fault_rate, sends_ids=True)))
+
+
 async def run_history(steps: list[Step], world: World) -> None:
     ids: list[int] = []
-    for exit_, fresh, back, n_drafts, sampling, rule, draft_exit, codec in steps:
-        logits_at = partial(expected_logits, codec=codec)
+    for exit_, fresh, back, n_drafts, sampling, rule, draft_exit, codec, more in steps:
+        logits_at = partial(expected_logits, codec=Codec.F32 if world.sends_ids else codec)
         if world.random.random() < 0.1:
             world.nodes[1].session.pause()
         del ids[max(0, len(ids) - back) :]
@@ -65,7 +78,13 @@ async def run_history(steps: list[Step], world: World) -> None:
             drafts.append(right if world.random.random() < 0.7 else (right + 1) % VOCAB)
         sent = ids + drafts
         question = Question(
-            exit_, n_drafts + 1, drafts=tuple(drafts), sampling=sampling, rule=rule, draft_exit=draft_exit
+            exit_,
+            n_drafts + 1,
+            drafts=tuple(drafts),
+            sampling=sampling,
+            rule=rule,
+            draft_exit=draft_exit,
+            more=0 if drafts or rule else more,
         )
         while world.random.random() < world.fault_rate:
             await cut_short(world, ask(world, sent, shared_base(world, sent, n_drafts + 1, codec), question, codec))
@@ -76,10 +95,12 @@ async def run_history(steps: list[Step], world: World) -> None:
         assert isinstance(answer, Answer)
         left = shortened(logits_at, ids, question)
         expected_exit, expected = decided(logits_at, ids, left)
+        for _ in range(question.more):
+            expected += decided(logits_at, ids + expected, question)[1]
         assert list(answer.tokens) == expected
-        assert (answer.exit, answer.tier) == (expected_exit, f"tier{expected_exit}")
-        assert len(ids) + len(left.drafts) <= answer.cached <= len(sent)
-        ids = sent[: len(ids) + len(expected) - 1]
+        assert (answer.exit, answer.tier) == (expected_exit, world.tier_of(expected_exit))
+        assert len(ids) + len(left.drafts) <= answer.cached <= len(sent) + question.more
+        ids += expected[: world.random.randint(0, len(expected))]
     await asyncio.gather(*world.arrivals)
 
 
@@ -130,7 +151,7 @@ def test_going_back_costs_no_extra_round_trip() -> None:
         world = World(ENGINES, 0, 0.0, rows_per_message=100)
         await ask(world, [1, 2, 3, 4, 5], 0, Question(2, want=1))
         before = world.exchanges
-        await ask(world, [1, 2, 9, 9, 9, 9, 9], 2, Question(2, want=1))
+        await ask(world, [1, 2, 9, 9, 9], 2, Question(2, want=1))
         assert world.exchanges == before + 1
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""Three nodes of one session each in one process, and the accidents that may happen between them."""
+"""Nodes of one session each in one process, and the accidents that may happen between them."""
 
 import asyncio
 import random
@@ -28,10 +28,20 @@ FAULTS = ("none", "lost message", "lost reply", "repeated", "late copy", "restar
 
 
 class World:
-    """Three nodes of one session each, and the accidents between them, drawn from a seed."""
+    """Nodes of one session each, numbered from 1, and the accidents between them, drawn from a seed."""
 
-    def __init__(self, engines: Mapping[int, Engine], seed: int, fault_rate: float, rows_per_message: int = 3) -> None:
+    def __init__(
+        self,
+        engines: Mapping[int, Engine],
+        seed: int,
+        fault_rate: float,
+        rows_per_message: int = 3,
+        *,
+        sends_ids: bool = False,
+    ) -> None:
+        """With `sends_ids` every node sends token ids, so every one begins with segment 1."""
         self.engines = engines
+        self.sends_ids = sends_ids
         self.rows_per_message = rows_per_message
         self.random = random.Random(seed)
         self.fault_rate = fault_rate
@@ -39,18 +49,25 @@ class World:
         self.late: list[tuple[int, Envelope]] = []
         self.arrivals: list[asyncio.Future[Answer | Behind | Stale]] = []
         self.nodes: dict[int, Held] = {}
-        for index in range(SEGMENTS, 0, -1):
+        for index in range(len(engines), 0, -1):
             self.restart(index)
 
     def restart(self, index: int) -> None:
         upstream = None
-        if index < SEGMENTS:
+        if index < len(self.engines):
 
             async def connect() -> "FaultyTransport":
                 return FaultyTransport(self, index + 1)
 
             upstream = Hop(connect, row_bytes=ROWS_PER_MESSAGE_BYTES // self.rows_per_message)
-        self.nodes[index] = Held(Session(self.engines[index], GENESIS, f"tier{index}", upstream), NOBODY)
+        session = Session(
+            self.engines[index], GENESIS, f"tier{index}", upstream, sends_ids=self.sends_ids and upstream is not None
+        )
+        self.nodes[index] = Held(session, NOBODY)
+
+    def tier_of(self, exit_: int) -> str:
+        """The first node on the way that serves the exit."""
+        return next(f"tier{index}" for index, engine in self.engines.items() if exit_ in engine.segments)
 
     def deliver_late(self) -> None:
         """A message that was delayed on the way arrives now, beside whatever is going on; its reply reaches nobody."""
@@ -70,7 +87,8 @@ class FaultyTransport:
         world.deliver_late()
         await asyncio.sleep(0)
         message = envelope.message
-        envelope = replace(envelope, message=replace(message, rows=carried(message.rows, message.codec)))
+        if not world.sends_ids:
+            envelope = replace(envelope, message=replace(message, rows=carried(message.rows, message.codec)))
         faulty = world.random.random() < world.fault_rate
         match world.random.choice(FAULTS[1:]) if faulty else "none":
             case "lost message":
@@ -81,7 +99,8 @@ class FaultyTransport:
             case "repeated":
                 first = await world.nodes[self.index].receive(envelope)
                 again = await world.nodes[self.index].receive(envelope)
-                assert again == first, "a message that was answered gets the stored reply"
+                taken_over = isinstance(again, Stale)  # meanwhile, by a node that restarted
+                assert taken_over or again == first, "a message that was answered gets the stored reply"
                 return again
             case "late copy":
                 world.late.append((self.index, envelope))
@@ -100,10 +119,11 @@ class FaultyTransport:
         count = world.random.randint(1, 4)
         anchor = held.session.history.value(base - 1)
         codec = held.session.history.codec
-        rows = np.random.default_rng(count).standard_normal((count, world.engines[self.index].d_model))
+        width, chance = world.engines[self.index].d_model, np.random.default_rng(count)
+        rows = chance.integers(0, 9, count) if world.sends_ids else chance.standard_normal((count, width), np.float32)
         values = tuple(chain.extend(anchor, [world.random.randrange(10**6) for _ in range(count)], codec))
         consume = Question(exit=self.index, want=0)
-        message = Advance(base, anchor, values, rows.astype(np.float32), consume, codec)
+        message = Advance(base, anchor, values, rows, consume, codec)
         await held.receive(Envelope(next_epoch(held.fence.epoch), 1, message))
 
     def drop(self) -> None:
@@ -125,7 +145,7 @@ RULES: tuple[Rule | None, ...] = (
 async def ask(world: World, ids: list[int], base: int, question: Question, codec: Codec = Codec.F32) -> Answer | Behind:
     history = chain.extend(GENESIS, ids, codec)
     anchor = history[base - 1] if base else GENESIS
-    message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:]), question, codec)
+    message = Advance(base, anchor, tuple(history[base:]), np.array(ids[base:], np.int64), question, codec)
     return await world.nodes[1].session.advance(message)
 
 
@@ -160,10 +180,12 @@ def shortened(logits_at: Callable[[list[int], int], F32], ids: list[int], questi
 
 
 def shared_base(world: World, ids: list[int], want: int, codec: Codec = Codec.F32) -> int:
-    """The first position that the entry node must be sent for `ids`: what it has and agrees on stays."""
+    """The first position that the entry node must be sent for `ids`: what it has and agrees on stays. The rows that are
+    asked about may be among it.
+    """
     history = world.nodes[1].session.history
     agreed = chain.extend(GENESIS, ids, codec)
-    base = min(len(history), len(ids) - want)
+    base = min(len(history), len(ids) - world.random.randint(0, want))
     while base and history.value(base - 1) != agreed[base - 1]:
         base -= 1
     return base
