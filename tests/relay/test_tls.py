@@ -192,9 +192,7 @@ def test_clients_that_a_node_does_not_know_are_hung_up_on(
             for files in (nobody, {"ca": node.ca}, {**stranger.client, "ca": node.ca}):
                 error = await refusal(address(device), **files)
                 assert type(error) is UnreachableError
-                hint = (
-                    "hangs up at once: it may want TLS (ca, upstream-ca), a certificate of an authority that"
-                )
+                hint = "hangs up at once: it may want TLS (ca, upstream-ca), a certificate of an authority that"
                 assert hint in str(error)
             channel = channel_of(address(device), authority.odd("old-client", "-days", "-1"))
             with pytest.raises(aio.AioRpcError) as refused:
