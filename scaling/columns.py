@@ -33,7 +33,7 @@ _NAMES = {
 }
 """Columns that are recognised, letters and digits only."""
 
-_HINTS = {"n": ("param", "model", "size"), "d": ("token",), "c": ("flop", "compute"), "loss": ("loss",)}
+_HINTS = {"n": ("param", "model", "size"), "d": ("token",), "c": ("flop", "compute"), "loss": ("loss", "nll", "nats")}
 """By what an unrecognised column may be suggested."""
 
 _SHOWN = 24
@@ -92,10 +92,10 @@ def _missing(table: Table, missing: list[str], free: list[str]) -> str:
     if "n" in missing and (hits := _named(free, _NON_EMBEDDING)):
         return f"{text}; {hits[0]!r} counts no embedding: say --params non-embedding"
     guesses = {role: _guess(role, free) for role in missing}
-    if "d" in missing and not guesses["d"]:
-        guesses["c"] = _guess("c", free)
-    pairs = [f'{role}="{column}"' for role, column in guesses.items() if column]
-    return f"{text}; say which: --map {' '.join(pairs) or ' '.join(f'{role}=COLUMN' for role in missing)}"
+    if "d" in missing and not guesses["d"] and (flops := _guess("c", free)):
+        guesses = {"c" if role == "d" else role: guess for role, guess in (guesses | {"d": flops}).items()}
+    pairs = (f'{role}="{column}"' if column else f"{role}=COLUMN" for role, column in guesses.items())
+    return f"{text}; say which: --map {' '.join(pairs)}"
 
 
 def _guess(role: str, free: list[str]) -> str | None:

@@ -115,8 +115,11 @@ def load_law(path: Path) -> FittedLaw:
             the text says what to do.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-        if isinstance(data, dict) and "schema_version" in data and data["schema_version"] != LAW_VERSION:
+        text = path.read_text(encoding="utf-8")
+        if not text.lstrip().startswith("{"):
+            raise ScalingError(f"{path}: is no law file; write one with: fit-law RUNS --out law.json")
+        data = json.loads(text, parse_constant=_no_constant)
+        if "schema_version" in data and data["schema_version"] != LAW_VERSION:
             raise FieldError(
                 "schema_version", f"this release reads version {LAW_VERSION}, the file is of {data['schema_version']}"
             )

@@ -147,11 +147,23 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-@pytest.mark.parametrize("content", ["", "[]", "no json", "[" * 100_000])
-def test_what_is_no_json_object_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "law.json").write_text(content)
+@pytest.mark.parametrize("content", ["", "[]", "N,D,loss\n1,2,3\n", "[" * 100_000])
+def test_what_is_no_json_object_is_refused_and_nobody_is_told_to_write_over_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "runs.csv").write_text(content)
+    with pytest.raises(ScalingError, match=r"is no law file; write one with: fit-law RUNS --out law\.json"):
+        load_law(tmp_path / "runs.csv")
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"a": ' * 100_000, b"{}", b'{"a": "\xff"}'])
+def test_half_a_law_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "law.json").write_bytes(content)
     with pytest.raises(ScalingError, match="fit it again with"):
         load_law(tmp_path / "law.json")
+
+
+def test_a_folder_is_no_law(tmp_path: Path) -> None:
+    with pytest.raises(ScalingError, match="is a folder; name a law file in it"):
+        load_law(tmp_path)
 
 
 def test_a_missing_file_is_named() -> None:

@@ -79,6 +79,8 @@ def test_rows_of_one_run_are_one_cluster_and_exits_may_have_a_row_each(tmp_path:
             {},
             "no column for n (N, parameters) and d (D, training tokens, or c, FLOPs)",
         ),
+        ({"size": N, "flops": D, "x": LOSS}, {}, 'say which: --map n="size" loss=COLUMN'),
+        ({"size": N, "total_flop": D, "nll": LOSS}, {}, 'say which: --map n="size" c="total_flop" loss="nll"'),
         ({"size": N, "D": D, "loss": LOSS}, {}, "there are: 'size', 'D', 'loss'; say which: --map n=\"size\""),
         (
             {"params_no_embed": N, "D": D, "loss": LOSS},
