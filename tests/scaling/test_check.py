@@ -107,8 +107,6 @@ def test_numbers_in_other_units_are_named(change: dict[str, float], code: str) -
 def test_single_rows_in_other_units_are_named_among_many() -> None:
     runs = grid_runs()
     odd = np.arange(len(runs)) == 7
-    (finding,) = check_runs(replace(runs, n=np.where(odd, runs.n / 1e6, runs.n), c=runs.c), FULL)[-1:]
-    assert finding.code == "mixed" or "run 7" in finding.text
     texts = [f.text for f in check_runs(make_runs(np.where(odd, 7.0, runs.n), runs.d, runs.loss, runs.g), FULL)]
     assert any("N is less than 1000 in run 7: is it in parameters, not in millions?" in text for text in texts)
     (finding,) = check_runs(replace(runs, loss=np.where(odd, 20.0, runs.loss)), FULL)
