@@ -1,0 +1,61 @@
+"""What a machine takes for a forward: the seam between profiles, rooflines and the model of a relay.
+
+A machine is known by the times of its graphs alone. A profile measured them (`scaling.plan.profiled`), or a roofline
+makes them of a family's shape and a machine's figures; `scaling.plan.model` asks and does not care which.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Number: TypeAlias = float | NDArray[np.float64]
+"""A number, or an array of them: all arithmetic of the planner is by element and broadcasts."""
+
+
+class GraphCost(Protocol):
+    """The time of one forward of one graph, a segment or an exit."""
+
+    def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
+        """One forward over the rows of `sessions` sequences.
+
+        Args:
+            rows: new rows, of all sequences together.
+            context: positions that a sequence holds before these rows, the mean over sequences.
+            wanted: rows whose logits are made, of all sequences together; exits only.
+            sessions: sequences that take part.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """What a node takes beside its graphs, in seconds of its own time."""
+
+    request_s: float = 0.0
+    """A text: from the client's call to the first forward, and back to the client."""
+    token_s: float = 0.0
+    """A decided token: choice, text and event to the client."""
+    message_s: float = 0.0
+    """A message to the next node and its reply: both ends together, without the link."""
+    row_s: float = 0.0
+    """A row of a message: both ends together."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One kind of machine at one precision, for one family. Graphs are named `segment-1`, `exit-1`, ..."""
+
+    segments: Mapping[int, GraphCost]
+    exits: Mapping[int, GraphCost]
+    weight_bytes: Mapping[str, float]
+    """Memory of each graph that was opened; what several share (the tied head) stands under `shared`, once."""
+    kv_bytes_per_position: Mapping[str, float]
+    """Of one session's position, in each graph with attention."""
+    memory_bytes: float
+    """Of the whole machine."""
+    other_bytes: float = 0.0
+    """A node's memory without weights, keys and values: the process itself."""
+    node: NodeCost = field(default_factory=NodeCost)
