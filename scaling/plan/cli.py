@@ -1,0 +1,126 @@
+"""`plan-family`: which family to train, where to cut it, and what it takes to run it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from family.cli import run
+from family.completion import add_completion
+
+if TYPE_CHECKING:
+    from scaling.plan.exitlaw import ExitLaw
+    from scaling.plan.fleet import Fleet
+
+COMMANDS = ("init", "schema", "hardware")
+"""Words in the place of FLEET.yaml."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `plan-family` command."""
+    options = _parse(argv)
+    run(lambda: _command(options), name="plan-family", extra="plan")
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.fleet in COMMANDS:
+        return options
+    if options.file is not None:
+        parser.error(f"{options.file}: only init takes a second name")
+    if options.out is None:
+        parser.error("--out DIR: say where the plan is to be written")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="plan-family",
+        description="Plan a family for a fleet: given tiers, links, traffic and goals, choose N, D, G, exit layers and "
+        "which tier runs what, by a fitted law of exits, and say how many machines it takes. Writes plan.json, "
+        "family-spec.json for train-family, a report, settings of each node and replica counts.",
+    )
+    parser.add_argument(
+        "fleet",
+        metavar="FLEET.yaml",
+        help="the fleet; or init [FILE], which writes a commented example, schema, which prints the JSON schema of a "
+        "fleet, or hardware, which lists the machines that are known by name",
+    )
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of init (default: fleet.yaml)")
+    parser.add_argument(
+        "--law",
+        metavar="LAW",
+        help="law file of fit-law --exits --out, or the name of one that comes with the planner, sweep-exits or "
+        "chinchilla-dense (default: of these, the one whose runs are nearest to the training budget)",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="plan for this family, as it was exported and measured"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse a plan that lies outside the range of the law or of a profile"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="say why this G and these layers, what binds, what more would buy"
+    )
+    parser.add_argument("--json", action="store_true", help="print plan.json in place of the table")
+    add_completion(parser)
+    return parser
+
+
+def _command(options: argparse.Namespace) -> None:
+    if options.fleet == "init":
+        _init(options.file or Path("fleet.yaml"))
+    elif options.fleet == "schema":
+        from family.strict import dumps
+        from scaling.plan.fleetfile import schema
+
+        sys.stdout.write(dumps(schema()))
+    elif options.fleet == "hardware":
+        from scaling.plan.table import hardware_table
+
+        sys.stdout.write(hardware_table())
+    else:
+        _plan(options)
+
+
+def _init(path: Path) -> None:
+    from family.files import write_atomic
+    from scaling.errors import ScalingError
+    from scaling.plan.fleetfile import example
+
+    if path.exists():
+        raise ScalingError(f"{path}: is there already; name another file: plan-family init FILE")
+    write_atomic(path, example())
+    sys.stdout.write(f"wrote {path}; then: plan-family {path} --out plan\n")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from family.strict import dumps
+    from scaling.plan.fleetfile import read_fleet
+    from scaling.plan.outputs import check_out, write
+    from scaling.plan.planner import plan
+    from scaling.plan.table import plan_table
+
+    check_out(options.out)
+    fleet = read_fleet(Path(options.fleet))
+    found = plan(fleet, _law(options.law, fleet), strict=options.strict)
+    write(found, options.out)
+    if options.json:
+        sys.stdout.write(dumps(found.document))
+        return
+    sys.stdout.write(plan_table(found.document))
+    sys.stdout.write(f"\nwrote {options.out}\n")
+
+
+def _law(given: str | None, fleet: "Fleet") -> "ExitLaw":
+    from scaling.plan.exitlaw import SHIPPED, open_law, shipped, shipped_law
+
+    if given is None:
+        return shipped_law(fleet.training.budget)
+    return shipped(given) if given in SHIPPED else open_law(Path(given))
+
+
+if __name__ == "__main__":
+    main()

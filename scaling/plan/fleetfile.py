@@ -1,0 +1,227 @@
+"""A fleet from YAML: the schema of `fleet.schema.json`, then what no schema can say. Every error names the line."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ScalingError
+from scaling.plan.fleet import Fleet, Goals, Link, Tier, Traffic, Training, Trunk
+from scaling.plan.hardware import GIGA, TERA, Hardware, hardware
+from scaling.plan.yamlmarks import Marked, read_yaml
+
+MEGA, MILLI = 1e6, 1e-3
+DEFAULT_NAME = "family"
+USUALLY_FREE = 0.1
+"""Of each machine's memory, where the fleet does not say."""
+ROUNDING = 1e-6
+"""How far shares may be from 1."""
+
+
+@cache
+def schema() -> Mapping[str, Any]:
+    """The JSON schema of a fleet file."""
+    text = files("scaling.plan").joinpath("fleet.schema.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def example() -> str:
+    """The commented fleet that `plan-family init` writes."""
+    return files("scaling.plan").joinpath("fleet.example.yaml").read_text(encoding="utf-8")
+
+
+def read_fleet(path: Path) -> Fleet:
+    """Read a fleet.
+
+    Raises:
+        ScalingError: the file is missing, no YAML, or says something impossible; the text names file, line and key.
+    """
+    marked = read_yaml(path)
+    _check(marked)
+    data = marked.data
+    tiers = tuple(_tier(marked, i) for i in range(len(data["tiers"])))
+    names = [tier.name for tier in tiers]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise _wrong(marked, ("tiers", i, "name"), f"there is a tier {name} already")
+    links = tuple(_link(marked, i) for i in range(len(data.get("links", ()))))
+    if len(links) != len(tiers) - 1:
+        raise _wrong(
+            marked, ("links",), f"expected {len(tiers) - 1}, one between each tier and the next, got {len(links)}"
+        )
+    return Fleet(
+        name=data.get("name", DEFAULT_NAME),
+        tiers=tiers,
+        links=links,
+        traffic=_traffic(marked, tiers),
+        goals=_goals(marked, names),
+        training=_training(marked),
+        objective=data.get("objective", Fleet.objective),
+    )
+
+
+def _check(marked: Marked) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema()).iter_errors(marked.data))
+    if error is None:
+        return
+    keys = tuple(error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+        unknown = next(key for key in error.instance if key not in known)
+        raise _wrong(marked, (*keys, unknown), f"no such key; expected one of {', '.join(known)}")
+    if error.validator == "required" and isinstance(error.instance, dict):
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        raise _wrong(marked, keys, f"{missing} is missing")
+    if error.validator in ("oneOf", "not"):
+        raise _wrong(marked, keys, "give compute, or parameters and tokens")
+    raise _wrong(marked, keys, _plain(error))
+
+
+def _plain(error: Any) -> str:
+    value = json.dumps(error.instance)[:60]
+    limits = {
+        "exclusiveMinimum": "more than",
+        "minimum": "at least",
+        "exclusiveMaximum": "less than",
+        "maximum": "at most",
+    }
+    if error.validator in limits:
+        return f"expected a number {limits[error.validator]} {error.validator_value:g}, got {value}"
+    if error.validator == "type":
+        return f"expected {_KINDS[error.validator_value]}, got {value}"
+    if error.validator == "enum":
+        return f"expected one of {', '.join(map(str, error.validator_value))}, got {value}"
+    if error.validator == "pattern":
+        return f"expected letters, digits and dashes, got {value}"
+    return str(error.message)
+
+
+_KINDS = {
+    "number": "a number",
+    "integer": "a whole number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "keys with values",
+}
+
+
+def _wrong(marked: Marked, keys: Iterable[str | int], problem: str) -> ScalingError:
+    return ScalingError(f"{marked.place(keys)}: {problem}")
+
+
+def _tier(marked: Marked, i: int) -> Tier:
+    data = marked.data["tiers"][i]
+    given = data.get("precision", list(Tier.precisions))
+    try:
+        machine = _hardware(data["name"], data["hardware"])
+    except ScalingError as error:
+        raise _wrong(marked, ("tiers", i, "hardware"), str(error)) from None
+    return Tier(
+        name=data["name"],
+        hardware=machine,
+        count=data.get("count"),
+        precisions=(given,) if isinstance(given, str) else tuple(given),
+        price_per_hour=data.get("price_per_hour"),
+    )
+
+
+def _hardware(name: str, data: Any) -> Hardware:
+    if isinstance(data, str):
+        return hardware(data)
+    return Hardware(
+        name=name,
+        kind="own",
+        unit=data.get("unit", "cpu"),
+        flops={precision: value * TERA for precision, value in data["tflops"].items()},
+        bandwidth_bytes=data["bandwidth_gb_s"] * GIGA,
+        memory_bytes=data["memory_gb"] * GIGA,
+        price_usd=data.get("price_usd", 0.0),
+        busy_w=data.get("busy_w", 0.0),
+        idle_w=data.get("idle_w", 0.0),
+        basis="measured" if data.get("measured", False) else "datasheet",
+        source="the fleet file",
+    )
+
+
+def _link(marked: Marked, i: int) -> Link:
+    data = marked.data["links"][i]
+    both = data.get("bandwidth_mbps")
+    up, down = data.get("up_mbps", both), data.get("down_mbps", both)
+    if up is None or down is None:
+        raise _wrong(marked, ("links", i), "bandwidth_mbps is missing, or up_mbps and down_mbps")
+    return Link(
+        rtt_s=data["rtt_ms"] * MILLI,
+        up_bps=up * MEGA,
+        down_bps=down * MEGA,
+        jitter_s=data.get("jitter_ms", 0.0) * MILLI,
+        loss=data.get("loss", 0.0),
+    )
+
+
+def _traffic(marked: Marked, tiers: tuple[Tier, ...]) -> Traffic:
+    data = marked.data["traffic"]
+    lengths = ("prompt_tokens", "output_tokens")
+    decided = _shares(marked, [tier.name for tier in tiers])
+    if "trace" in data:
+        raise _wrong(marked, ("traffic", "trace"), "traces are not read yet")
+    for key in ("requests_per_second", *lengths):
+        if key not in data:
+            raise _wrong(marked, ("traffic",), f"{key} is missing")
+    devices = tiers[0].count
+    if devices is None:
+        raise _wrong(marked, ("tiers", 0), "count is missing: the first tier's machines are where requests come from")
+    rate = data["requests_per_second"] * devices
+    return Traffic(rate, data["prompt_tokens"], data["output_tokens"], data.get("peak", Traffic.peak), decided)
+
+
+def _shares(marked: Marked, names: list[str]) -> dict[str, float]:
+    shares: dict[str, float] = marked.data["traffic"].get("decided", {})
+    for name in shares:
+        _known(marked, ("traffic", "decided", name), name, names)
+    if shares and abs(sum(shares.values()) - 1) > ROUNDING:
+        raise _wrong(marked, ("traffic", "decided"), f"shares are 1 together, these are {sum(shares.values()):g}")
+    return shares
+
+
+def _goals(marked: Marked, names: list[str]) -> Goals:
+    data = marked.data.get("goals", {})
+    for key in ("loss", "memory_free"):
+        given = data.get(key, {})
+        for name in given if isinstance(given, dict) else ():
+            _known(marked, ("goals", key, name), name, names)
+    free = data.get("memory_free", USUALLY_FREE)
+    ttft, tpot = data.get("ttft_ms"), data.get("tpot_ms")
+    return Goals(
+        ttft_s=None if ttft is None else ttft * MILLI,
+        tpot_s=None if tpot is None else tpot * MILLI,
+        percentile=data.get("percentile", Goals.percentile),
+        loss=data.get("loss", {}),
+        memory_free=free if isinstance(free, dict) else dict.fromkeys(names, free),
+        budget_per_hour=data.get("budget_per_hour"),
+    )
+
+
+def _training(marked: Marked) -> Training:
+    data = marked.data["training"]
+    given = data.get("trunk", {})
+    for key in ("widths", "layers"):
+        if key in given:
+            given = {**given, key: tuple(sorted(given[key]))}
+    trunk = Trunk(**given)
+    at = ("training", "trunk")
+    if (trunk.branch == "lowrank") != (trunk.rank is not None):
+        raise _wrong(marked, (*at, "rank"), "goes with branch: lowrank, which needs it")
+    if trunk.head_dim % 2:
+        raise _wrong(marked, (*at, "head_dim"), "expected an even number: positions turn pairs of components")
+    return Training(data.get("compute"), data.get("parameters"), data.get("tokens"), trunk)
+
+
+def _known(marked: Marked, keys: Iterable[str | int], name: str, names: list[str]) -> None:
+    if name not in names:
+        raise _wrong(marked, keys, f"no such tier; there are {', '.join(names)}")

@@ -1,0 +1,194 @@
+"""Which layers each tier has, by dynamic programming over layers: every placement that may be the best of any question.
+
+A family that is cut over m tiers has m exits, one at the end of each tier's layers. What a tier adds to a plan depends
+on its own number of layers alone (`Stage`), and everything that a plan is judged by is a sum over the tiers or over a
+prefix of them. So placements are labels that grow tier by tier, and of two labels that end after the same layer one can
+be dropped if the other is at least as good in every sum and has no exit earlier (label setting for shortest paths
+with resources, Irnich and Desaulniers, 2005, section 2). A deeper exit has no greater loss under any law of `M0` to
+`M3` with positive exponents, so the labels that are left contain the best plan for every objective, every mix of them and
+every draw of the law's parameters at once: the law is asked afterwards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.runs import FloatArray, IntArray
+
+MOST_PAIRS = 1 << 22
+"""Labels that are compared with each other at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One tier of a plan, by how many layers it has: every array (L,), for 1..L layers, seconds unless it says other.
+
+    Times pass on to the tiers above; those of `own_*` count for what is decided here only.
+    """
+
+    share: float
+    """Of requests, decided here."""
+    asked: bool
+    """Whether its exit's loss matters: it decides something, or a goal says how good it has to be."""
+    ttft: FloatArray
+    """Mean, with the way here."""
+    tpot: FloatArray
+    ttft_var: FloatArray
+    """Variance, s²."""
+    tpot_var: FloatArray
+    own_ttft: FloatArray
+    own_tpot: FloatArray
+    own_ttft_var: FloatArray
+    own_tpot_var: FloatArray
+    cost: FloatArray
+    """Currency per hour, all machines of the tier."""
+    power: FloatArray
+    """Watts, all machines of the tier."""
+    possible: NDArray[np.bool_]
+    """Whether the machines hold it, and there are enough."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What every class of requests has to keep; infinite where there is no goal."""
+
+    ttft: float = np.inf
+    tpot: float = np.inf
+    cost: float = np.inf
+    normal: float = 0.0
+    """Standard deviations above the mean at which times are compared: the normal quantile of the percentile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placements:
+    """P placements of m exits."""
+
+    layers: IntArray
+    """l_g (P, m)."""
+    ttft: FloatArray
+    """Of each class at the percentile (P, m), seconds."""
+    tpot: FloatArray
+    cost: FloatArray
+    """(P,), currency per hour."""
+    power: FloatArray
+    """(P,), watts."""
+    latency: FloatArray
+    """(P,), mean TPOT over the classes, seconds."""
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Placements":
+        """Some of them."""
+        return Placements(**{name: array[index] for name, array in vars(self).items()})
+
+
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """Placements of the first tiers, P of them; sums so far."""
+
+    layers: IntArray
+    classes_ttft: FloatArray
+    classes_tpot: FloatArray
+    sums: FloatArray
+    """(P, 7): TTFT, TPOT, their variances, cost, power, latency."""
+
+
+TTFT, TPOT, TTFT_VAR, TPOT_VAR, COST, POWER, LATENCY = range(7)
+
+
+def place(stages: Sequence[Stage], n_layers: int, limits: Limits) -> Placements:
+    """Every placement within the limits that is not worse than another in everything.
+
+    Args:
+        stages: the tiers in their order.
+        n_layers: L of the trunk.
+        limits: that each class keeps; a class without a share has none.
+    """
+    return _finish(_grow(stages, n_layers, limits, prune=True))
+
+
+def place_all(stages: Sequence[Stage], n_layers: int, limits: Limits) -> Placements:
+    """Every placement within the limits, without dropping any: what `place` is compared with."""
+    return _finish(_grow(stages, n_layers, limits, prune=False))
+
+
+def _grow(stages: Sequence[Stage], n_layers: int, limits: Limits, prune: bool) -> _Labels:
+    labels = _Labels(np.zeros((1, 0), np.int64), np.zeros((1, 0)), np.zeros((1, 0)), np.zeros((1, 7)))
+    for i, stage in enumerate(stages):
+        above = len(stages) - 1 - i
+        labels = _extend(labels, stage, n_layers, above, limits)
+        if prune and above:
+            labels = _kept(labels, [s.asked for s in stages[: i + 1]])
+    return labels
+
+
+def _extend(labels: _Labels, stage: Stage, n_layers: int, above: int, limits: Limits) -> _Labels:
+    """Every label with every number of layers that leaves one for each tier above, or all that are left."""
+    start = labels.layers[:, -1] if labels.layers.shape[1] else np.zeros(len(labels.layers), np.int64)
+    ends = np.arange(1, n_layers + 1)[None] if above else np.full((1, 1), n_layers)
+    span = ends - start[:, None]
+    allowed = (span >= 1) & (ends <= n_layers - above)
+    allowed &= stage.possible[np.clip(span, 1, n_layers) - 1]
+    which, column = np.nonzero(allowed)
+    end = ends[0, column]
+    at = end - start[which] - 1
+    sums = labels.sums[which].copy()
+    for place_, array in ((TTFT, stage.ttft), (TPOT, stage.tpot), (TTFT_VAR, stage.ttft_var)):
+        sums[:, place_] += array[at]
+    for place_, array in ((TPOT_VAR, stage.tpot_var), (COST, stage.cost), (POWER, stage.power)):
+        sums[:, place_] += array[at]
+    tpot = sums[:, TPOT] + stage.own_tpot[at]
+    sums[:, LATENCY] += stage.share * tpot
+    high = limits.normal
+    ttft_p = sums[:, TTFT] + stage.own_ttft[at] + high * np.sqrt(sums[:, TTFT_VAR] + stage.own_ttft_var[at])
+    tpot_p = tpot + high * np.sqrt(sums[:, TPOT_VAR] + stage.own_tpot_var[at])
+    kept = sums[:, COST] <= limits.cost
+    if stage.share > 0:
+        kept &= (ttft_p <= limits.ttft) & (tpot_p <= limits.tpot)
+    return _Labels(
+        np.column_stack([labels.layers[which], end])[kept],
+        np.column_stack([labels.classes_ttft[which], ttft_p])[kept],
+        np.column_stack([labels.classes_tpot[which], tpot_p])[kept],
+        sums[kept],
+    )
+
+
+def _kept(labels: _Labels, asked: Sequence[bool]) -> _Labels:
+    """Without those that another one, ending after the same layer, beats or equals in everything.
+
+    Of exits only those that somebody is answered by count.
+    """
+    rows = np.column_stack([labels.sums, -labels.layers[:, list(asked)].astype(float)])
+    kept = np.zeros(len(rows), bool)
+    for end in np.unique(labels.layers[:, -1]):
+        group = np.flatnonzero(labels.layers[:, -1] == end)
+        kept[group[best_rows(rows[group])]] = True
+    return _Labels(labels.layers[kept], labels.classes_ttft[kept], labels.classes_tpot[kept], labels.sums[kept])
+
+
+def best_rows(rows: FloatArray) -> IntArray:
+    """Numbers of the rows (n, r) that no other row equals or beats in every column; of equal rows the first."""
+    _, first = np.unique(rows, axis=0, return_index=True)  # sorted, so that a row is beaten only by an earlier one
+    rows = rows[first]
+    beaten = np.zeros(len(rows), np.bool_)
+    step = max(1, MOST_PAIRS // max(len(rows), 1))
+    for i in range(0, len(rows), step):
+        part = rows[i : i + step]
+        beats = np.asarray((rows[: i + step, None] <= part[None]).all(axis=-1))
+        beats[np.arange(i, i + len(part)), np.arange(len(part))] = False
+        beaten[i : i + step] = beats.any(axis=0)
+    return np.sort(first[~beaten])
+
+
+def _finish(labels: _Labels) -> Placements:
+    return Placements(
+        layers=labels.layers,
+        ttft=labels.classes_ttft,
+        tpot=labels.classes_tpot,
+        cost=labels.sums[:, COST],
+        power=labels.sums[:, POWER],
+        latency=labels.sums[:, LATENCY],
+    )

@@ -1,0 +1,199 @@
+"""`Plan`: one answer, with its figures by tier, and `PlanDocument`, which is `plan.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaling.findings import Finding
+from scaling.law import LEVEL
+from scaling.plan.exitlaw import ExitLaw
+from scaling.plan.fleet import Fleet
+from scaling.plan.search import Choice, Found, Group, ceilings, loss_table
+from scaling.plan.stages import stages
+from scaling.quantiles import bounds
+
+PLAN_VERSION = 1
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its interval by the law's bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TierPlan:
+    """What one tier does."""
+
+    tier: str
+    hardware: str
+    precision: str
+    first_layer: int
+    exit_layer: int
+    """It has the layers first_layer..exit_layer - 1 and the exit after them."""
+    decides: float
+    """Share of requests."""
+    loss: Figure
+    """Of its exit, nats per token."""
+    ttft_s: float
+    """Of what it decides, at the goals' percentile."""
+    tpot_s: float
+    machines: int
+    busy: float
+    """Share of a machine's time at the peak."""
+    memory_gb: float
+    room_gb: float
+    """What the goals leave of a machine's memory."""
+    cost_per_hour: float
+    power_w: float
+    loss_goal: float | None = None
+    available: int | None = None
+    """Machines that there are."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A family, where it is cut, and what that takes."""
+
+    tiers: tuple[TierPlan, ...]
+    d_model: int
+    n_layers: int
+    parameters: float
+    """N, as the law counts it."""
+    tokens: float
+    """D"""
+    training_flops: float
+    loss: float
+    """Mean over requests, nats per token."""
+    tpot_s: float
+    """Mean over requests."""
+    cost_per_hour: float
+    power_w: float
+    outside: tuple[str, ...]
+    """What lies outside the range of the law's runs."""
+
+    @property
+    def granularity(self) -> int:
+        """G."""
+        return len(self.tiers)
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """l_g."""
+        return tuple(tier.exit_layer for tier in self.tiers)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How often the draws of the law choose something."""
+
+    what: str
+    share: float
+
+
+@dataclass(frozen=True)
+class LawUsed:
+    """Which law it was."""
+
+    name: str
+    form: str
+    formula: str
+    runs_sha256: str
+    ranges: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class PlanDocument:
+    """`plan.json`."""
+
+    schema_version: int
+    fleet: str
+    objective: str
+    law: LawUsed
+    candidates: int
+    """Placements that were judged by the law."""
+    best: Plan
+    others: tuple[Plan, ...]
+    """The best of other choices of trunk and tiers, in order."""
+    pareto: tuple[Plan, ...]
+    """Plans that no other beats in cost, latency, quality and energy at once."""
+    draws: int
+    chosen: Mapping[str, tuple[Chosen, ...]]
+    """By `tiers`, `d_model`, and `exit TIER`, what the law's draws choose, most often first."""
+    findings: tuple[Finding, ...]
+
+
+def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
+    """A candidate with all its figures."""
+    made, placements = group.made, group.placements
+    layers = placements.layers[index]
+    losses, drawn = group.losses[index], loss_table(law, law.draws, made)[:, layers - 1]
+    low, high = bounds(drawn, losses, LEVEL)
+    goals = ceilings(fleet, group.used)
+    spans = np.diff(layers, prepend=0)
+    tiers = []
+    for i, (at, (stage, held)) in enumerate(zip(group.used, stages(fleet, group.used, made), strict=True)):
+        tier, k = fleet.tiers[at], int(spans[i]) - 1
+        room = tier.hardware.memory_bytes * (1 - fleet.goals.memory_free.get(tier.name, 0.0))
+        tiers.append(
+            TierPlan(
+                tier=tier.name,
+                hardware=tier.hardware.name,
+                precision=held.precision,
+                first_layer=int(layers[i] - spans[i]),
+                exit_layer=int(layers[i]),
+                decides=stage.share,
+                loss=Figure(float(losses[i]), float(low[i]), float(high[i])),
+                ttft_s=float(placements.ttft[index, i]),
+                tpot_s=float(placements.tpot[index, i]),
+                machines=int(held.machines[k]),
+                busy=float(held.busy[k]),
+                memory_gb=float(held.memory_bytes[k]) / GIGA,
+                room_gb=room / GIGA,
+                cost_per_hour=float(stage.cost[k]),
+                power_w=float(stage.power[k]),
+                loss_goal=None if np.isinf(goals[i]) else float(goals[i]),
+                available=tier.count,
+            )
+        )
+    return Plan(
+        tiers=tuple(tiers),
+        d_model=made.spec.d_model,
+        n_layers=made.spec.n_layers,
+        parameters=made.n,
+        tokens=made.d,
+        training_flops=made.flops,
+        loss=float(group.quality[index]),
+        tpot_s=float(placements.latency[index]),
+        cost_per_hour=float(placements.cost[index]),
+        power_w=float(placements.power[index]),
+        outside=law.outside(made.n, made.d, made.granularity, made.flops),
+    )
+
+
+def chosen(fleet: Fleet, found: Found) -> dict[str, tuple[Chosen, ...]]:
+    """How often the draws choose which tiers, width and exit layers."""
+    rows = [_described(fleet, found, choice) for choice in found.per_draw]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return {key: _shares([row[key] for row in rows if key in row], len(rows)) for key in keys}
+
+
+def _described(fleet: Fleet, found: Found, choice: Choice | None) -> dict[str, str]:
+    if choice is None:
+        return {"tiers": "no plan keeps the loss goals"}
+    group = found.groups[choice.group]
+    layers = group.placements.layers[choice.index]
+    names = [fleet.tiers[at].name for at in group.used]
+    depth = group.made.spec.n_layers
+    exits = {f"exit {name}": f"{layer} of {depth}" for name, layer in zip(names, layers, strict=True)}
+    return {"tiers": ", ".join(names), "d_model": str(group.made.spec.d_model), **exits}
+
+
+def _shares(values: Sequence[str], of: int) -> tuple[Chosen, ...]:
+    counts = {value: values.count(value) for value in dict.fromkeys(values)}
+    return tuple(Chosen(value, count / of) for value, count in sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,105 @@
+"""A plan for people: the ranked table, and the table of known machines."""
+
+from collections.abc import Iterator, Sequence
+
+from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
+from scaling.plan.plan import Figure, Plan, PlanDocument, TierPlan
+
+SHOWN = 4
+"""Choices of the law's draws in a line."""
+
+
+def plan_table(document: PlanDocument) -> str:
+    """The best plan by tier, then the others in order."""
+    best = document.best
+    exits = ", ".join(map(str, best.exit_layers))
+    lines = [
+        f"{document.fleet}: least {document.objective} of {document.candidates:,} placements that keep the goals",
+        f"law {document.law.name}: {document.law.formula}",
+        "",
+        f"train N = {best.parameters:.3g} (width {best.d_model}, {best.n_layers} layers) on D = {best.tokens:.3g} tokens",
+        f"in {best.training_flops:.3g} FLOPs, with exits after layers {exits}",
+        "",
+        *aligned([_TIER_HEAD, *map(_tier, best.tiers)]),
+        "",
+        *aligned([_PLAN_HEAD, *(_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
+        "",
+        *_draws(document),
+        *(f"outside: {text}" for text in best.outside),
+        *map(str, document.findings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_TIER_HEAD = (
+    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "busy", "GB", "of", "per hour", "W",
+)  # fmt: skip
+_PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", "per hour", "W")
+
+
+def _tier(tier: TierPlan) -> tuple[str, ...]:
+    return (
+        tier.tier,
+        f"{tier.first_layer}-{tier.exit_layer - 1}",
+        f"{tier.decides:.0%}",
+        figure(tier.loss),
+        f"{tier.ttft_s * 1e3:,.0f}",
+        f"{tier.tpot_s * 1e3:.1f}",
+        f"{tier.machines:,}",
+        f"{tier.busy:.1%}",
+        f"{tier.memory_gb:.3g}",
+        f"{tier.room_gb:.3g}",
+        f"{tier.cost_per_hour:,.2f}",
+        f"{tier.power_w:,.0f}",
+    )
+
+
+def _row(i: int, plan: Plan) -> tuple[str, ...]:
+    return (
+        str(i),
+        "+".join(tier.tier for tier in plan.tiers),
+        ",".join(map(str, plan.exit_layers)),
+        f"{plan.parameters:.3g}",
+        f"{plan.tokens:.3g}",
+        f"{plan.loss:.3f}",
+        f"{plan.tpot_s * 1e3:.1f}",
+        f"{plan.cost_per_hour:,.2f}",
+        f"{plan.power_w:,.0f}",
+    )
+
+
+def _draws(document: PlanDocument) -> Iterator[str]:
+    if document.chosen:
+        yield f"what {document.draws} draws of the law choose:"
+    for what, shares in document.chosen.items():
+        rest = f" and {len(shares) - SHOWN} more" if len(shares) > SHOWN else ""
+        yield f"  {what}: " + ", ".join(f"{one.what} ({one.share:.0%})" for one in shares[:SHOWN]) + rest
+
+
+def figure(value: Figure) -> str:
+    """`2.344 (2.338 to 2.350)`."""
+    return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def hardware_table() -> str:
+    """The machines that are known by name."""
+    head = ("name", "kind", *(f"{name}, T/s" for name in PRECISIONS), "GB/s", "GB", "W", "basis")
+    lines = []
+    for row in rows():
+        speeds = (f"{row.flops[name] / TERA:.3g}" if name in row.flops else "-" for name in PRECISIONS)
+        sizes = (f"{row.bandwidth_bytes / GIGA:.4g}", f"{row.memory_bytes / GIGA:.3g}", f"{row.busy_w:.3g}")
+        lines.append((row.name, row.kind, *speeds, *sizes, row.basis))
+    return "\n".join(aligned([head, *lines])) + "\n"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table; a column is set to the right if all its cells but the first begin with a digit."""
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell[:1].isdigit() and " " not in cell for cell in column[1:] if cell != "-") for column in columns]
+    for row in table:
+        cells = (
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        )
+        yield "  ".join(cells).rstrip()
