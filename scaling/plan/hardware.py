@@ -47,6 +47,8 @@ class Hardware:
     idle_w: float
     basis: Basis
     source: str
+    layer_s: float | None = None
+    """Fixed time of a decoder layer in a forward, where it was measured."""
 
     def __post_init__(self) -> None:
         if not self.flops or not set(self.flops) <= set(PRECISIONS):
@@ -111,6 +113,7 @@ def _row(cells: dict[str, str]) -> Hardware:
         idle_w=float(cells["idle_w"]),
         basis=cast(Basis, cells["basis"]),
         source=cells["source"],
+        layer_s=float(cells["layer_us"]) / 1e6 if cells["layer_us"] else None,
     )
 
 
