@@ -37,6 +37,7 @@ lint: $(READY)
 
 bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.chain --json
+	$(BIN)/python -m benchmarks.batch --json
 	$(BIN)/python -m benchmarks.exits --json
 	$(BIN)/python -m benchmarks.codecs --json
 	$(BIN)/python -m benchmarks.engine --json

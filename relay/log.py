@@ -97,29 +97,35 @@ class RowLog:
         self._buffer: Rows | Ids = (
             np.empty(_FIRST_CAPACITY, np.int64) if width is None else np.empty((_FIRST_CAPACITY, width), np.float32)
         )
-        self._length = 0
+        self._start = self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
     def rows(self, start: int, end: int) -> Any:
         """Rows start..end - 1, a view that the next append may move: use it at once."""
-        assert 0 <= start <= end <= self._length
-        return self._buffer[start:end]
+        assert self._start <= start <= end <= self._length
+        return self._buffer[start - self._start : end - self._start]
 
     def truncate(self, length: int) -> None:
         """Forget rows from `length` on."""
         self._length = min(self._length, length)
+        self._start = min(self._start, length)
+
+    def forget(self) -> None:
+        """Nobody will read the rows that are here: their memory is for the next."""
+        self._start = self._length
 
     def append(self, rows: Rows | Ids) -> None:
         """Add the rows of the next positions, shape (q, width), or their ids, (q,)."""
-        needed = self._length + len(rows)
+        held = self._length - self._start
+        needed = held + len(rows)
         if needed > len(self._buffer):
             grown = np.empty((max(needed, 2 * len(self._buffer)), *self._buffer.shape[1:]), self._buffer.dtype)
-            grown[: self._length] = self._buffer[: self._length]
+            grown[:held] = self._buffer[:held]
             self._buffer = grown
-        self._buffer[self._length : needed] = rows
-        self._length = needed
+        self._buffer[held:needed] = rows
+        self._length += len(rows)
 
 
 def pieces(start: int, end: int, most: int, last: int = 0) -> Iterator[tuple[int, int]]:

@@ -23,9 +23,9 @@ class Question:
     """What an exit is asked about the last `want` rows that it has been given."""
 
     exit: int
-    """The exit that decides, counted from 1, unless one before it may by the rule."""
+    """The exit that decides, counted from 1, unless one before it may by the rule; 0 with rows that none reads yet."""
     want: int
-    """Rows at the end that want an answer; 0: consume only."""
+    """Rows at the end that want an answer; 0: none, but such a question will follow."""
     drafts: tuple[int, ...] = ()
     """Ids proposed for the positions after the answered rows, the last one's excepted: want - 1 of them."""
     sampling: Sampling = GREEDY
@@ -42,6 +42,19 @@ class Question:
     """Whether the answer carries the logits."""
     adjust: Callable[[F32], F32] | None = field(default=None, compare=False)
     """What the text so far does to the logits (penalties). It needs the token ids, so it never crosses the wire."""
+
+    def rows_only(self) -> "Question":
+        """For rows that go before those that the question is about: it says which exits will surely read them."""
+        return Question(self.exit, want=0, rule=self.rule)
+
+    @staticmethod
+    def later() -> "Question":
+        """For rows that nobody may ever read: they are kept until somebody does."""
+        return Question(exit=0, want=0)
+
+    def sure(self, first: int) -> int:
+        """The deepest exit that is sure to read the rows, at a node whose first exit is `first`."""
+        return self.exit if self.rule is None else min(first, self.exit)
 
     def shortens(self, exit_: int) -> bool:
         """Whether an exit on the way takes off drafts; where a rule holds, it decides instead."""

@@ -6,11 +6,9 @@ early costs the deeper levels nothing. What lies beyond the last level reads the
 """
 
 import asyncio
-import time
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +16,29 @@ from numpy.typing import NDArray
 from relay import chain
 from relay.decide import decide
 from relay.errors import IdsUnknownError, InvalidRequestError, NoUpstreamError
-from relay.log import History, RowLog, Rows, pieces
+from relay.log import History, RowLog, Rows
 from relay.messages import Advance, Answer, Behind, Logits, Question
-from relay.views import Engine, ExitView
+from relay.views import Engine, Forward, View, Work
 
 T = TypeVar("T")
-Work: TypeAlias = Generator[None, None, T]
-"""Work on the engine's thread, which lets others have their turn wherever it yields."""
 
-ROWS_PER_FORWARD = 512
-"""Bounds the memory of one forward, and how long others wait for their turn. Results do not depend on it (chunk
-invariance)."""
-SHORT_ROWS = 8
-"""Rows of a forward that may hold up the event loop: milliseconds."""
+ROWS_AT_ONCE = 512
+"""Of a long message: those above are sent so many while the next are computed. Results do not depend on it (chunk
+invariance).
+"""
 MOST_ANSWERS = 64
 """Rows that one question may be about: they are one forward with its logits, so this bounds what a peer can ask for."""
 
 
 class Upstream(Protocol):
-    """A reader of the last level's log that lives on another node."""
+    """A reader of the last level's log that lives on another node. Used on the event loop, but for `truncate`."""
 
     def truncate(self, length: int) -> None:
         """The log was cut to `length` rows: what was read beyond is void."""
+        ...
+
+    def push(self, history: History, log: RowLog, end: int, question: Question) -> None:
+        """Send what the upstream lacks of the log's first `end` rows, which such a question will need; do not wait."""
         ...
 
     async def ask(self, history: History, log: RowLog, end: int, question: Question) -> Answer:
@@ -63,7 +62,7 @@ class Level:
         self.log = RowLog(engine.d_model)
         self._engine = engine
         self._segment = engine.open_segment(index)
-        self._exit: ExitView | None = None
+        self._exit: View | None = None
         self._exit_read = 0
         """Rows of the log that the branch has consumed."""
 
@@ -72,19 +71,11 @@ class Level:
         self.log.truncate(length)
         self._exit_read = min(self._exit_read, length)
 
-    def lag(self, end: int, kept: int, *, asked: bool) -> int:
-        """Rows that the level lacks of `end`, where it keeps at most the first `kept`; its exit's too, if asked."""
-        read = len(self.log)
-        if asked and (self._exit is None or self._exit.has_cache):
-            read = min(read, self._exit_read)
-        return end - min(read, kept)
-
     def consume(self, rows: Rows | NDArray[np.int64]) -> Work[None]:
-        """Run the segment over the rows of the next positions, in forwards of bounded size, and log what it makes."""
-        for first, stop in pieces(0, len(rows), ROWS_PER_FORWARD):
-            if first:
-                yield
-            self.log.append(self._segment.run(rows[first:stop], len(self.log)))
+        """Run the segment over the rows of the next positions, and log what it makes."""
+        if len(rows):
+            made = yield Forward(self._segment, rows, len(self.log))
+            self.log.append(made)
 
     def answer(self, want: int) -> Work[Logits]:
         """Logits of the last `want` rows of the log at this level's exit, (want, vocab); it opens when first asked."""
@@ -92,11 +83,7 @@ class Level:
             self._exit = self._engine.open_exit(self.index)
         view, end = self._exit, len(self.log)
         start = min(self._exit_read, end - want) if view.has_cache else end - want
-        *earlier, (first, stop) = pieces(start, end, ROWS_PER_FORWARD, last=want)
-        for a, b in earlier:
-            view.run(self.log.rows(a, b), a, 0)
-            yield
-        logits = view.run(self.log.rows(first, stop), first, want)
+        logits = yield Forward(view, self.log.rows(start, end), start, want)
         self._exit_read = end
         return logits
 
@@ -113,29 +100,9 @@ def beyond(exit_: int, last: int, tier: str) -> NoUpstreamError:
     )
 
 
-class Runner:
-    """Takes work to the engine and adds up the time that it took there."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.spent_ms = 0.0
-
-    async def __call__(self, work: Work[T], *, short: bool) -> T:
-        """Go there once, and once more for every yield of the work. Cancelled, it ends at the next one."""
-        while True:
-            done = await self._engine.run(partial(self._step, work), short=short)
-            if done:
-                return done[0]
-
-    def _step(self, work: Work[T]) -> tuple[T] | None:
-        started = time.perf_counter()
-        try:
-            next(work)
-        except StopIteration as end:
-            return (end.value,)
-        finally:
-            self.spent_ms += (time.perf_counter() - started) * 1e3
-        return None
+@dataclass(frozen=True)
+class Unfinished:
+    """Some rows of a long message were computed; those above may read them while the next are."""
 
 
 @dataclass(frozen=True)
@@ -157,21 +124,30 @@ class Session:
     """
 
     def __init__(
-        self, engine: Engine, genesis: bytes, tier: str, upstream: Upstream | None, *, sends_ids: bool = False
+        self,
+        engine: Engine,
+        genesis: bytes,
+        tier: str,
+        upstream: Upstream | None,
+        *,
+        sends_ids: bool = False,
+        sends_ahead: bool = False,
     ) -> None:
         """With `sends_ids` the upstream reads boundary 0: it is given token ids, and this node computes only what its
-        own exits are asked for.
+        own exits are asked for. With `sends_ahead` it is also given the rows of what is decided here, without a
+        question, so that they are there should one come.
         """
         self.history = History(genesis)
-        """Positions that the first segment has consumed."""
+        """Positions that were received."""
         self._tier = tier
         self._upstream = upstream
         self._engine = engine
         self._waiting = 0
         """Messages that the upstream works on."""
         self._levels = [Level(engine, index) for index in engine.segments]
-        self._ids = RowLog(None) if sends_ids else None
-        """Boundary 0, where it is kept."""
+        self._received = RowLog(None if engine.segments[0] == 1 else engine.d_model)
+        """The log below the first level, as far as somebody may still read it."""
+        self._sends_ids, self._sends_ahead = sends_ids, sends_ahead
 
     async def advance(self, message: Advance) -> Answer | Behind:
         """Consume the rows and answer, or say what is missing.
@@ -191,7 +167,7 @@ class Session:
 
     def hands_over(self, exit_: int) -> bool:
         """Whether the exit is asked of an upstream that is sent token ids, and so can decide more than one token."""
-        return self._ids is not None and exit_ > self._levels[-1].index
+        return self._sends_ids and exit_ > self._levels[-1].index
 
     async def _advance_once(self, message: Advance) -> Answer | Behind:
         reply = await self.consume(message)
@@ -207,17 +183,42 @@ class Session:
     async def consume(self, message: Advance) -> Answer | Behind | Onward:
         """The part of `advance` that is done here."""
         self._check_reach(message.question)
-        run = Runner(self._engine)
-        reply = await run(self._advance(message), short=not self._waiting and self._is_short(message))
-        return reply if isinstance(reply, Behind) else replace(reply, engine_ms=run.spent_ms)
+        reply, spent_ms = await self._run(self._advance(message))
+        while isinstance(reply, Unfinished):
+            self._push(message.question)
+            reply, more_ms = await self._run(self._answer(message.question))
+            spent_ms += more_ms
+        if isinstance(reply, Behind):
+            return reply
+        question = message.question
+        if isinstance(reply, Onward) and question.want == 0:
+            self._push(question)
+            reply = Answer(cached=reply.end)
+        if self._sends_ahead and self._upstream is not None and isinstance(reply, Answer) and question.rule is not None:
+            decided = reply.cached - question.want + len(reply.tokens)
+            self._upstream.push(self.history, self._sent_log, decided, Question.later())
+        return replace(reply, engine_ms=spent_ms)
+
+    async def _run(self, work: Work[T]) -> tuple[T, float]:
+        return await self._engine.run(work, self, at_once=not self._waiting)
+
+    def _push(self, question: Question) -> None:
+        """Let the upstream have the rows that it will surely need for the question, while the next are computed."""
+        if self._upstream is not None and question.sure(self._levels[0].index) > self._levels[-1].index:
+            end = min(len(self._sent_log), len(self.history) - question.want)
+            self._upstream.push(self.history, self._sent_log, end, question)
+
+    @property
+    def _sent_log(self) -> RowLog:
+        """What the upstream reads."""
+        return self._received if self._sends_ids else self._levels[-1].log
 
     async def onward(self, rest: Onward) -> Answer:
         """The part of `advance` that is done upstream."""
         assert self._upstream is not None
         self._waiting += 1
         try:
-            log = self._levels[-1].log if self._ids is None else self._ids
-            answer = await self._upstream.ask(self.history, log, rest.end, rest.question)
+            answer = await self._upstream.ask(self.history, self._sent_log, rest.end, rest.question)
         finally:
             self._waiting -= 1
         return replace(answer, cached=rest.end, engine_ms=answer.engine_ms + rest.engine_ms)
@@ -233,16 +234,9 @@ class Session:
         if self._upstream is not None:
             await self._upstream.close()
 
-    def _is_short(self, message: Advance) -> bool:
-        question, end = message.question, message.base + len(message.rows)
-        return all(
-            level.lag(end, message.base, asked=_asks(question, level.index)) <= SHORT_ROWS
-            for level in self._readers(question)
-        )
-
     def _readers(self, question: Question) -> list[Level]:
         """The levels that need what is new; none, if the upstream is sent the ids and computes their rows itself."""
-        if self._ids is not None and not any(_asks(question, level.index) for level in self._levels):
+        if self._sends_ids and not any(_asks(question, level.index) for level in self._levels):
             return []
         return [level for level in self._levels if level.index <= question.exit]
 
@@ -258,7 +252,7 @@ class Session:
                 f"leave the penalties out, or ask for an exit up to {last}"
             )
 
-    def _advance(self, message: Advance) -> Work[Answer | Behind | Onward]:
+    def _advance(self, message: Advance) -> Work[Answer | Behind | Onward | Unfinished]:
         if not self.history.continues(message.base, message.anchor):
             return Behind(len(self.history), self.history.marks())
         if message.base and message.codec is not self.history.codec:
@@ -267,38 +261,53 @@ class Session:
             )
         self._truncate(message.base)
         self.history.codec = message.codec
-        if self._ids is None:
-            yield from self._levels[0].consume(message.rows)
-        else:
-            self._ids.append(message.rows)
+        self._received.append(message.rows)
         self.history.append(message.chain)
-        if message.question.want == 0:
-            return Answer(cached=len(self.history))
         return (yield from self._answer(message.question))
 
     def _truncate(self, length: int) -> None:
-        if self._upstream is not None and length < len(self.history):  # one that went on by itself may be ahead
-            self._upstream.truncate(length)
+        if length >= len(self.history):
+            return
         self.history.truncate(length)
-        if self._ids is not None:
-            self._ids.truncate(length)
-        for level in self._levels:  # they hold more than the history after work that was given up between forwards
+        self._received.truncate(length)
+        for level in self._levels:
             level.truncate(length)
+        if self._upstream is not None:
+            self._upstream.truncate(length)
 
-    def _answer(self, question: Question) -> Work[Answer | Onward]:
-        """Go up level by level to the first exit that may decide."""
-        below = self._ids
-        for level in self._readers(question):
-            if below is not None:
-                yield from level.consume(below.rows(len(level.log), len(below)))
+    def _answer(self, question: Question) -> Work[Answer | Onward | Unfinished]:
+        """Go up to the level that surely decides, then level by level to the first exit that does."""
+        levels = self._readers(question)
+        surely = question.sure(self._levels[0].index)
+        if not (yield from self._compute([level for level in levels if level.index <= surely])):
+            return Unfinished()
+        for i, level in enumerate(levels if question.want else []):
+            while not (yield from self._compute(levels[: i + 1])):
+                pass
             if question.shortens(level.index):
                 question = yield from self._shorten(level, question)
             elif _asks(question, level.index):
                 answer = yield from self._decide(level, question)
                 if answer is not None:
                     return answer
-            below = level.log
+        if question.want == 0 and surely <= self._levels[-1].index:
+            return Answer(cached=len(self.history))
         return Onward(len(self.history), question, engine_ms=0.0)
+
+    def _compute(self, levels: Sequence[Level]) -> Work[bool]:
+        """Take some of the positions that levels, consecutive from the first, lack through all of them; whether those
+        were all.
+        """
+        below = self._received
+        for level in levels:
+            first = len(level.log)
+            yield from level.consume(below.rows(first, min(len(below), first + ROWS_AT_ONCE)))
+            below = level.log
+        if any(len(level.log) < len(self.history) for level in levels):
+            return False
+        if levels and not self._sends_ids:
+            self._received.forget()
+        return True
 
     def _shorten(self, level: Level, question: Question) -> Work[Question]:
         """Take off the drafts from the first on that the level's exit would not have made, and go back before them."""

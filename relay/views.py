@@ -1,6 +1,6 @@
 """What a session needs of the engine: views, each the state that one consumer made of a prefix of a boundary's log."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relay.log import Rows
-from relay.messages import Logits
 
 T = TypeVar("T")
 Made: TypeAlias = NDArray[np.float32]
@@ -52,29 +51,12 @@ class Forward:
         return Forward(self.view, self.rows[first:stop], self.past + first, wanted)
 
 
-class SegmentView(Protocol):
-    """One segment's KV cache for one session. Positional: running at `past` overwrites what stood from there on."""
-
-    def run(self, rows: Rows | NDArray[np.int64], past: int) -> Rows:
-        """Consume rows (q, d_model), or ids (q,) at boundary 0, at positions past..; the outputs, (q, d_model)."""
-        ...
-
-
-class ExitView(Protocol):
-    """One exit's branch cache for one session, positional in the same way."""
-
-    @property
-    def has_cache(self) -> bool:
-        """Whether the exit must have read every row before the wanted ones (it has a branch with attention)."""
-        ...
-
-    def run(self, rows: Rows, past: int, wanted: int) -> Logits:
-        """Consume rows (q, d_model) at positions past..; the logits of the last `wanted` of them, (wanted, vocab)."""
-        ...
+Work: TypeAlias = Generator[Forward, Made, T]
+"""Work that yields the forward that it needs next, and is sent what that made."""
 
 
 class Engine(Protocol):
-    """Opens views and runs their forwards, one at a time."""
+    """Opens views, and does work on them together with that of other sessions."""
 
     @property
     def segments(self) -> tuple[int, ...]:
@@ -84,14 +66,17 @@ class Engine(Protocol):
     @property
     def d_model(self) -> int: ...
 
-    def open_segment(self, index: int) -> SegmentView:
+    def open_segment(self, index: int) -> View:
         """A fresh view of segment `index`."""
         ...
 
-    def open_exit(self, index: int) -> ExitView:
+    def open_exit(self, index: int) -> View:
         """A fresh view of exit `index`."""
         ...
 
-    async def run(self, forward: Callable[[], T], *, short: bool) -> T:
-        """Call `forward` and wait for it: away from the event loop, unless it is short and nothing else is at work."""
+    async def run(self, work: Work[T], owner: object, *, at_once: bool = True) -> tuple[T, float]:
+        """Do an owner's work; the result, and the milliseconds of the forwards and steps that it took.
+
+        `at_once` lets short work hold up the event loop. Cancelled, the work ends with the forward that is under way.
+        """
         ...

@@ -8,17 +8,16 @@ after a prefix is a function of the prefix, so texts of many rules on one prompt
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 
+from relay.batch import alone
 from relay.decide import STATISTICS, softmax
 from relay.policy import Rule
 from relay.sampling import F32, GREEDY, sample
-from relay.session import Level, Work
+from relay.session import Level
 from relay.views import Engine
 
-T = TypeVar("T")
 Text = tuple[int, ...]
 """Token ids that follow a prompt."""
 
@@ -73,8 +72,8 @@ class Reader:
             unknown.append(unknown[-1][:-1])
         levels = self._levels[:exit_]
         for below, level in pairwise(levels):
-            _done(level.consume(below.log.rows(len(level.log), len(below.log))))
-        logits = _done(levels[-1].answer(len(unknown)))
+            alone(level.consume(below.log.rows(len(level.log), len(below.log))))
+        logits = alone(levels[-1].answer(len(unknown)))
         for prefix, row in zip(unknown, logits[::-1], strict=True):
             self._seen.setdefault(prefix, {})[exit_] = self._reading(exit_, row, len(self._prompt) + len(prefix))
 
@@ -90,7 +89,7 @@ class Reader:
         shared = min(shared, len(ids))
         for level in self._levels:
             level.truncate(shared)
-        _done(self._levels[0].consume(np.array(ids[shared:], np.int64)))
+        alone(self._levels[0].consume(np.array(ids[shared:], np.int64)))
         self._path = ids
 
 
@@ -110,13 +109,3 @@ def follow(reader: Reader, rule: Rule | None, stop_ids: Collection[int], most: i
     ends = range(len(text) - 1, -1, -1)  # the last one first: the last exit reads what it lacks in one forward
     wrong = sum(reader.at(text[:end], reader.depth).token != text[end] for end in ends)
     return Trajectory(text, tuple(exits), wrong)
-
-
-def _done(work: Work[T]) -> T:
-    """The result of work that nobody else waits for."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result

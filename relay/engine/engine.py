@@ -1,13 +1,12 @@
 """`BundleEngine`: the segments and exits that one node serves, and the thread that runs them."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from family.manifest import Manifest, verify_files
 from relay.engine.graph import OrtGraph, OrtView
+from relay.engine.worker import Worker
+from relay.views import Work
 
 T = TypeVar("T")
 _SPARE = 8
@@ -30,9 +29,7 @@ class BundleEngine:
         self._opened = {graph.name: OrtGraph(bundle, graph, manifest.spec, threads, slots) for graph in graphs}
         self.work = {name: graph.computed for name, graph in self._opened.items()}
         """What each graph computed since the start."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._pending = set[Future[Any]]()
-        """Forwards that wait for the thread or run on it, those that nobody waits for any more too."""
+        self._worker = Worker()
 
     def open_segment(self, index: int) -> OrtView:
         """A fresh view of segment `index`."""
@@ -42,17 +39,9 @@ class BundleEngine:
         """A fresh view of exit `index`."""
         return OrtView(self._opened[f"exit-{index}"])
 
-    async def run(self, forward: Callable[[], T], *, short: bool) -> T:
-        """Call `forward` on the engine's thread and wait for it.
-
-        A short one is called at once if the thread is idle, which spares two changes of thread.
-        """
-        if short and not self._pending:
-            return forward()
-        future = self._thread.submit(forward)
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
-        return await asyncio.wrap_future(future)
+    async def run(self, work: Work[T], owner: object, *, at_once: bool = True) -> tuple[T, float]:
+        """Do an owner's work, together with that of others, as `relay.views.Engine` says."""
+        return await self._worker.run(work, owner, at_once=at_once)
 
     def forget_work(self) -> None:
         """Count from here on."""
@@ -60,5 +49,5 @@ class BundleEngine:
             work.rows = work.logits = 0
 
     def close(self) -> None:
-        """Wait for the forward that is under way and stop the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Wait for the forward that is under way and stop the thread; who still waits is cancelled."""
+        self._worker.close()

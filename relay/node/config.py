@@ -67,7 +67,10 @@ class NodeConfig:
     send: str = field(
         default="rows",
         metadata=setting(
-            "send", SENT, "rows; or ids, to an upstream that serves the lower segments too: few bytes, its own compute"
+            "send",
+            SENT,
+            "rows, when a deeper exit is asked; ahead: rows, at once, so that a deeper exit waits for one; or ids, to "
+            "an upstream that serves the lower segments too: few bytes, its own compute",
         ),
     )
 

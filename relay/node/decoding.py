@@ -4,7 +4,8 @@ gRPC reads a request before its handler runs, and tells the sender what its own 
 reader keeps such bytes as `Undecodable`, and the handler is wrapped to refuse them.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -81,9 +82,21 @@ def _unary_stream(handle: Any) -> Any:
 
 def _stream_stream(handle: Any) -> Any:
     async def checked(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        messages = (await _checked(request, context) async for request in requests)
-        async with aclosing(handle(messages, context)) as replies:
-            async for reply in replies:
-                yield reply
+        async with aclosing(_read_ahead(requests)) as ahead:
+            messages = (await _checked(request, context) async for request in ahead)
+            async with aclosing(handle(messages, context)) as replies:
+                async for reply in replies:
+                    yield reply
 
     return checked
+
+
+async def _read_ahead(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """The requests of a stream, each read while the one before it is answered: so what is sent next is on its way."""
+    coming = asyncio.ensure_future(anext(requests, None))
+    try:
+        while (request := await coming) is not None:
+            coming = asyncio.ensure_future(anext(requests, None))
+            yield request
+    finally:
+        coming.cancel()

@@ -98,7 +98,7 @@ class Node:
         if self._channel is not None:
             stub = rpc.HopStub(self._channel)
 
-            async def connect() -> Transport:
+            def connect() -> Transport:
                 return GrpcTransport(
                     stub,
                     self.link,
@@ -110,7 +110,14 @@ class Node:
                 )
 
             upstream = Hop(connect, ID_BYTES if self.sends_ids else self.engine.d_model * F32_BYTES)
-        return Session(self.engine, self._genesis, self.config.tier, upstream, sends_ids=self.sends_ids)
+        return Session(
+            self.engine,
+            self._genesis,
+            self.config.tier,
+            upstream,
+            sends_ids=self.sends_ids,
+            sends_ahead=self.config.send == "ahead",
+        )
 
     def check_peer(self, peer: pb.Peer) -> None:
         """Raise `PeerMismatchError` unless the sender's rows mean here what they mean there.

@@ -45,12 +45,13 @@ class Link:
         """Of the newest messages: the round trip less what the upstream's engine and further hops took of it."""
         self._broken = False
 
-    def answered(self, sent: pb.AdvanceRequest, hop_ms: float) -> None:
-        """A message was answered."""
+    def answered(self, sent: pb.AdvanceRequest, hop_ms: float | None) -> None:
+        """A message was answered; None for one that waited behind another, whose time tells nothing."""
         self.messages += 1
         self.rows += sent.rows.count
         self.bytes += sent.ByteSize()
-        self.hop_ms.append(hop_ms)
+        if hop_ms is not None:
+            self.hop_ms.append(hop_ms)
         if self._broken:
             self._broken = False
             log.info("the link to %s works again", self.address)
@@ -86,22 +87,19 @@ class GrpcTransport:
         self._session = session
         self._peer: pb.Peer | None = peer
         self._spec = spec
-        self._pending: asyncio.Future[Answer | Behind | Stale] | None = None
+        self._newest: asyncio.Future[Answer | Behind | Stale] | None = None
         """The newest exchange, done or under way."""
-        self._writing = asyncio.Lock()
-        """gRPC takes one write at a time, and a goodbye may meet an exchange that is under way."""
+        self._writing, self._reading = asyncio.Lock(), asyncio.Lock()
+        """gRPC takes one write and one read at a time. Who has written first reads first."""
 
     async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         """Send a message and wait for its reply. `ConnectionError`: the stream broke; `RelayError`: it was refused.
 
-        A caller that is cancelled meanwhile leaves the stream whole, so that `close` can still say goodbye on it.
+        A caller that is cancelled meanwhile leaves the stream whole: its reply is read and nobody's.
         """
-        if self._pending is not None and not self._pending.done():
-            self._call.cancel()  # its caller was cancelled; its reply would be taken for the next one's
-            raise ConnectionError(f"an exchange with {self._address} was given up")
-        self._pending = asyncio.ensure_future(self._exchange(envelope))
-        self._pending.add_done_callback(self._notice)
-        return await asyncio.shield(self._pending)
+        self._newest = asyncio.ensure_future(self._exchange(envelope))
+        self._newest.add_done_callback(self._notice)
+        return await asyncio.shield(self._newest)
 
     def _notice(self, exchange: "asyncio.Future[Answer | Behind | Stale]") -> None:
         """Take note of how an exchange ended, even where nobody waits for it any more."""
@@ -111,25 +109,28 @@ class GrpcTransport:
 
     async def _exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
         message = wire.request(self._session, envelope, self._peer)
+        self._peer = None
+        alone = not self._writing.locked() and not self._reading.locked()
         started = time.perf_counter()
         try:
             async with self._writing:
                 await self._call.write(message)
-            reply = await self._call.read()
+            async with self._reading:
+                reply = await self._call.read()
         except aio.AioRpcError as error:
             raise _broken(error, self._address, self._request_id) from error
         except asyncio.InvalidStateError as error:  # the call ended while nothing was being exchanged
             raise ConnectionError(f"the stream to {self._address} was closed") from error
         if not isinstance(reply, pb.AdvanceReply):
             raise ConnectionError(f"the node at {self._address} closed the stream")
-        self._peer = None
         took_ms = (time.perf_counter() - started) * 1e3
-        self._link.answered(message, took_ms - reply.answer.engine_ms - reply.answer.link_ms)
         try:
-            return wire.result(reply, envelope, self._spec, self._address)
+            result = wire.result(reply, envelope, self._spec, self._address)
         except ConnectionError:
             self._call.cancel()  # out of step for good
             raise
+        self._link.answered(message, took_ms - reply.answer.engine_ms - reply.answer.link_ms if alone else None)
+        return result
 
     def drop(self) -> None:
         """End the stream without a goodbye."""
@@ -146,8 +147,8 @@ class GrpcTransport:
             async with self._writing:
                 await self._call.write(pb.AdvanceRequest(session=self._session, goodbye=True))
                 await self._call.done_writing()
-            if self._pending is not None:
-                await self._pending
+            if self._newest is not None:
+                await self._newest
             while await self._call.read() is not aio.EOF:
                 pass
 

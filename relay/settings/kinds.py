@@ -44,8 +44,8 @@ def segments(text: str) -> tuple[int, ...]:
 
 def sent(text: str) -> str:
     """What goes to the upstream."""
-    if text not in ("rows", "ids"):
-        raise argparse.ArgumentTypeError(f"expected rows or ids, got {text!r}")
+    if text not in ("rows", "ahead", "ids"):
+        raise argparse.ArgumentTypeError(f"expected rows, ahead or ids, got {text!r}")
     return text
 
 

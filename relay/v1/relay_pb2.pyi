@@ -978,9 +978,11 @@ class AdvanceRequest(_message.Message):
     chain: _builtins.bytes
     """Chain values of the rows, 16 bytes each: made at the entry node, compared here, never computed here."""
     target_exit: _builtins.int
-    """The exit that decides, counted from 1, unless one before it may by the rule."""
+    """The exit that decides, counted from 1, unless one before it may by the rule. Without a wanted row, the one that will
+    be asked: rows go on to its node. 0: the rows are kept until one is asked.
+    """
     want: _builtins.int
-    """Rows at the end of the message that want an answer; 0: consume only."""
+    """Rows at the end of the message that want an answer; 0: none."""
     logits: _builtins.bool
     """Also send the logits of the answered rows."""
     goodbye: _builtins.bool

@@ -5,17 +5,22 @@ computes has a one-line reference on the token ids: `expected_logits`.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TypeVar
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
+from relay import batch
+from relay.batch import Batch, Task
 from relay.codec import carried
 from relay.log import Rows
-from relay.messages import Logits
 from relay.names import Codec
+from relay.views import Forward, Made, Work
 
 T = TypeVar("T")
 D_MODEL = 4
@@ -58,46 +63,90 @@ def _logits(exit_: int, rows: list[bytes]) -> NDArray[np.float32]:
     return logits
 
 
-class FakeSegmentView:
-    def __init__(self, index: int) -> None:
-        self.index, self.inputs = index, list[bytes]()
+class FakeGraph:
+    """A segment or an exit; every exit has a branch."""
 
-    def run(self, rows: np.ndarray, past: int) -> Rows:
+    def __init__(self, index: int, is_exit: bool) -> None:
+        self.index, self.is_exit = index, is_exit
+        self.batches = list[int]()
+        """How many sessions shared each forward."""
+
+    def run(self, batch: Sequence[Forward]) -> list[Made]:
+        self.batches.append(len(batch))
+        made = []
+        for forward in batch:
+            view = forward.view
+            assert isinstance(view, FakeView) and view.graph is self
+            made.append(view.run(forward.rows, forward.past, forward.wanted))
+        return made
+
+
+class FakeView:
+    has_cache = True
+
+    def __init__(self, graph: FakeGraph) -> None:
+        self.graph, self.inputs = graph, list[bytes]()
+
+    def run(self, rows: np.ndarray, past: int, wanted: int) -> Made:
         assert past <= len(self.inputs), "a gap in the cache"
         self.inputs = self.inputs[:past] + [np.float32(row).tobytes() for row in rows]
-        return np.stack(_outputs(self.index, self.inputs)[past:])
-
-
-class FakeExitView:
-    def __init__(self, index: int, has_cache: bool) -> None:
-        self.index, self.has_cache, self.rows = index, has_cache, list[bytes]()
-
-    def run(self, rows: Rows, past: int, wanted: int) -> Logits:
-        assert not self.has_cache or past <= len(self.rows), "a gap in the branch's cache"
-        self.rows = (self.rows + [b""] * past)[:past] + [row.tobytes() for row in rows]
-        logits = np.empty((wanted, VOCAB), np.float32)
-        for i in range(wanted):
-            rows_read = self.rows[: len(self.rows) - wanted + i + 1]
-            logits[i] = _logits(self.index, rows_read if self.has_cache else rows_read[-1:])
-        return logits
+        if not self.graph.is_exit:
+            return np.stack(_outputs(self.graph.index, self.inputs)[past:])
+        ends = range(len(self.inputs) - wanted + 1, len(self.inputs) + 1)
+        made = [_logits(self.graph.index, self.inputs[:end]) for end in ends]
+        return np.array(made, np.float32).reshape(-1, VOCAB)
 
 
 class FakeEngine:
-    """Segments and exits of a three-exit family; every exit has a branch."""
+    """Segments and exits of a three-exit family. Who waits does the work of all, in turns that only the callers' order
+    decides.
+    """
 
     d_model = D_MODEL
 
     def __init__(self, segments: tuple[int, ...]) -> None:
         self.segments = segments
+        self._segments = {index: FakeGraph(index, is_exit=False) for index in segments}
+        self._exits = {index: FakeGraph(index, is_exit=True) for index in segments}
+        self.turns = 1
+        """Of the event loop that a forward takes."""
+        ticks = itertools.count()
+        self._batch = Batch(clock=lambda: next(ticks) * 1e-3)
 
-    def open_segment(self, index: int) -> FakeSegmentView:
-        return FakeSegmentView(index)
+    def open_segment(self, index: int) -> FakeView:
+        return FakeView(self._segments[index])
 
-    def open_exit(self, index: int) -> FakeExitView:
-        return FakeExitView(index, has_cache=True)
+    def open_exit(self, index: int) -> FakeView:
+        return FakeView(self._exits[index])
 
-    async def run(self, forward: Callable[[], T], *, short: bool) -> T:
-        await asyncio.sleep(0)  # where a real engine lets others run, and a caller may be cancelled
-        result = forward()
-        await asyncio.sleep(0)
-        return result
+    @property
+    def batches(self) -> list[int]:
+        """How many sessions shared each forward."""
+        return [n for graph in (*self._segments.values(), *self._exits.values()) for n in graph.batches]
+
+    async def run(self, work: Work[T], owner: object, *, at_once: bool = True) -> tuple[T, float]:
+        task = Task(work, owner)
+        try:
+            await asyncio.sleep(0)  # where a real engine lets others run, and a caller may be cancelled
+            self._batch.add(task)
+            while not task.is_done:
+                for _ in range(self.turns):
+                    await asyncio.sleep(0)
+                self._batch.step()
+        except asyncio.CancelledError:
+            task.given_up = True
+            raise
+        if task.error is not None:
+            raise task.error
+        return task.result, task.spent_s * 1e3  # type: ignore[return-value]
+
+
+@contextmanager
+def limits(short: int, least: int, most: int) -> Iterator[None]:
+    """Rows that a batch does not cut, that it cuts off at least, and that a forward has at most, for a while."""
+    with (
+        patch.object(batch, "SHORT_ROWS", short),
+        patch.object(batch, "LEAST_ROWS", least),
+        patch.object(batch, "MOST_ROWS", most),
+    ):
+        yield

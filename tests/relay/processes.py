@@ -167,8 +167,8 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 class Gate:
-    """Lets `free` forwards of an engine through and holds the others until it is opened, from any thread: a generation
-    that is surely still under way.
+    """Lets `free` pieces of work of an engine through and holds the others until it is opened, from any thread: a
+    generation that is surely still under way.
     """
 
     def __init__(self, engine: Any, free: int = 0) -> None:
@@ -177,13 +177,12 @@ class Gate:
         self.waiting = 0
         engine.run = self.pass_through
 
-    async def pass_through(self, forward: Callable[[], T], *, short: bool) -> T:
+    async def pass_through(self, *work: Any, **options: Any) -> Any:
         self._free -= 1
         if self._free < 0:
             self.waiting += 1
             await eventually(self._opened.is_set)
-        result: T = await self._run(forward, short=short)
-        return result
+        return await self._run(*work, **options)
 
     def open(self) -> None:
         self._opened.set()

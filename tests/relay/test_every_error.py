@@ -137,7 +137,7 @@ async def _full(bundle: Path) -> AsyncIterator[Ask]:
 async def _defect(bundle: Path) -> AsyncIterator[Ask]:
     async with running(config(bundle, "device")) as device:
 
-        async def broken(_: Any, *, short: bool) -> Any:
+        async def broken(*_: Any, **__: Any) -> Any:
             raise RuntimeError("secret")
 
         device.node.engine.run = broken  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from relay.messages import Answer, Behind, Question
 from relay.names import Codec
 from relay.policy import Rule
 from relay.sampling import Sampling, sample
-from tests.relay.fakes import VOCAB, FakeEngine, expected_logits
+from tests.relay.fakes import VOCAB, FakeEngine, expected_logits, limits
 from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, cut_short, decided, shared_base, shortened
 
 Step = tuple[int, int, int, int, Sampling, Rule | None, int, Codec, int]
@@ -29,8 +29,8 @@ OF_IDS = {1: FakeEngine((1,)), 2: FakeEngine((1, 2)), 3: FakeEngine((1, 2, 3))}
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses; and a few rows take several forwards, between which work may be given up."""
-    monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 6)
-    monkeypatch.setattr(session, "ROWS_PER_FORWARD", 3)
+    monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 20)
+    monkeypatch.setattr(session, "ROWS_AT_ONCE", 3)
 
 
 steps = st.lists(
@@ -51,9 +51,9 @@ steps = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.1, 0.4]))
-def test_every_answer_is_the_exits_own(steps: list[Step], seed: int, fault_rate: float) -> None:
-    asyncio.run(run_history(steps, World(ENGINES, seed, fault_rate)))
+@given(steps=steps, seed=st.integers(0, 2**32), fault_rate=st.sampled_from([0.0, 0.1, 0.4]), ahead=st.booleans())
+def test_every_answer_is_the_exits_own(steps: list[Step], seed: int, fault_rate: float, *, ahead: bool) -> None:
+    asyncio.run(run_history(steps, World(ENGINES, seed, fault_rate, sends_ahead=ahead)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -62,6 +62,28 @@ def test_every_answer_is_the_exits_own_where_nodes_send_token_ids(
     steps: list[Step], seed: int, fault_rate: float
 ) -> None:
     asyncio.run(run_history(steps, World(OF_IDS, seed, fault_rate, sends_ids=True)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    histories=st.lists(steps, min_size=2, max_size=5),
+    seed=st.integers(0, 2**32),
+    fault_rate=st.sampled_from([0.0, 0.1, 0.4]),
+    cut=st.sampled_from([(16, 8, 512), (2, 1, 5), (1, 1, 3)]),
+)
+def test_sessions_that_share_the_nodes_do_not_notice_each_other(
+    histories: list[list[Step]], seed: int, fault_rate: float, cut: tuple[int, int, int]
+) -> None:
+    """Their rows share forwards, and long runs are cut, in whatever way these limits allow."""
+
+    async def scenario() -> None:
+        worlds = [World(ENGINES, seed + i, fault_rate) for i in range(len(histories))]
+        await asyncio.gather(*(run_history(steps, world) for steps, world in zip(histories, worlds, strict=True)))
+
+    with limits(*cut):
+        asyncio.run(scenario())
+    if len(histories) > 2:
+        assert max(ENGINES[1].batches) > 1
 
 
 async def run_history(steps: list[Step], world: World) -> None:
@@ -146,7 +168,9 @@ def test_two_senders_that_were_told_the_same_epoch_do_not_take_the_same_next_one
     assert all(epoch > 5 << 32 | 0xFFFFFFFF for epoch in taken)
 
 
-def test_going_back_costs_no_extra_round_trip() -> None:
+def test_going_back_costs_no_extra_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ROWS_AT_ONCE", 100)
+
     async def scenario() -> None:
         world = World(ENGINES, 0, 0.0, rows_per_message=100)
         await ask(world, [1, 2, 3, 4, 5], 0, Question(2, want=1))

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import strategies as st
 from family.manifest import load_manifest
 from relay import hop
 from relay.engine.engine import BundleEngine
+from relay.engine.graph import OrtGraph
 from relay.errors import UnreachableError
 from relay.messages import Answer, Logits, Question
 from relay.policy import Rule
 from relay.sampling import F32, Sampling, sample
+from relay.views import Forward, Made
+from tests.relay.fakes import limits
 from tests.relay.world import RULES, SAMPLINGS, SEGMENTS, World, ask, decided, shared_base
 
 Engines = dict[int, BundleEngine]
@@ -105,10 +109,30 @@ def test_logits_do_not_depend_on_the_way_rows_came(
     asyncio.run(run_history(world, engines, steps, vocab_size=256))
 
 
-def test_the_real_family_at_four_bits_is_literal(smollm_int4: Path) -> None:
-    engines = open_engines(smollm_int4, threads=2)
-    draw = random.Random(11)
-    steps = [
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    histories=st.lists(steps, min_size=2, max_size=4),
+    seed=st.integers(0, 2**32),
+    fault_rate=st.sampled_from([0.0, 0.15]),
+    cut=st.sampled_from([(16, 8, 512), (2, 1, 5)]),
+)
+def test_logits_do_not_depend_on_companions(
+    engines: Engines, histories: list[list[Step]], seed: int, fault_rate: float, cut: tuple[int, int, int]
+) -> None:
+    with limits(*cut):
+        asyncio.run(run_together(engines, histories, seed, fault_rate, vocab_size=256))
+
+
+async def run_together(
+    engines: Engines, histories: list[list[Step]], seed: int, fault_rate: float, vocab_size: int
+) -> None:
+    worlds = [World(engines, seed + i, fault_rate, rows_per_message=16) for i in range(len(histories))]
+    runs = (run_history(w, engines, steps, vocab_size) for w, steps in zip(worlds, histories, strict=True))
+    await asyncio.gather(*runs)
+
+
+def drawn_steps(draw: random.Random, count: int) -> list[Step]:
+    return [
         (
             draw.randint(1, 3),
             draw.choice([1, 1, 1, 2, 7, 40]),
@@ -117,9 +141,31 @@ def test_the_real_family_at_four_bits_is_literal(smollm_int4: Path) -> None:
             draw.choice(SAMPLINGS),
             draw.choice(RULES),
         )
-        for _ in range(40)
+        for _ in range(count)
     ]
+
+
+def test_the_real_family_at_four_bits_is_literal(smollm_int4: Path) -> None:
+    engines = open_engines(smollm_int4, threads=2)
     world = World(engines, seed=4, fault_rate=0.1, rows_per_message=16)
-    asyncio.run(run_history(world, engines, steps, vocab_size=49152))
+    asyncio.run(run_history(world, engines, drawn_steps(random.Random(11), 40), vocab_size=49152))
+    for engine in engines.values():
+        engine.close()
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_the_real_family_is_literal_in_company(precision: str, request: pytest.FixtureRequest) -> None:
+    engines = open_engines(request.getfixturevalue(f"smollm_{precision}"), threads=2)
+    shared: list[int] = []
+    run = OrtGraph.run
+
+    def counted(graph: OrtGraph, batch: Sequence[Forward]) -> list[Made]:
+        shared.append(len(batch))
+        return run(graph, batch)
+
+    draw = random.Random(12)
+    with patch.object(OrtGraph, "run", counted):
+        asyncio.run(run_together(engines, [drawn_steps(draw, 12) for _ in range(4)], 5, 0.1, vocab_size=49152))
+    assert max(shared) > 1
     for engine in engines.values():
         engine.close()

@@ -71,6 +71,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"base": 255}, "positions up to 257, the context is 256"),
     ({"base": 2**32 - 1}, "the context is 256"),
     ({"target_exit": 0}, r"target_exit: expected 2\.\.3"),
+    ({"target_exit": 1, "want": 0}, r"target_exit: expected 2\.\.3"),
     ({"target_exit": 1}, r"target_exit: expected 2\.\.3"),
     ({"target_exit": 4}, r"target_exit: expected 2\.\.3"),
     ({"want": 3}, "want: more answers than rows"),

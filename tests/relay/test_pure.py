@@ -26,16 +26,21 @@ def test_pieces_cover_everything_once_and_keep_the_last_together(start: int, cou
     assert not cut or cut[-1][1] - cut[-1][0] >= last
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 90)), max_size=20))
-def test_a_row_log_is_a_list_of_rows(steps: list[tuple[int, int]]) -> None:
-    log, model = RowLog(2), np.empty((0, 2), np.float32)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 90), st.booleans()), max_size=20))
+def test_a_row_log_is_a_list_of_rows_whose_first_ones_may_be_forgotten(steps: list[tuple[int, int, bool]]) -> None:
+    log, model, first = RowLog(2), np.empty((0, 2), np.float32), 0
     rng = np.random.default_rng(0)
-    for keep, fresh in steps:
+    for keep, fresh, forget in steps:
         log.truncate(keep)
+        first = min(first, keep, len(model))
+        if forget:
+            log.forget()
+            first = min(keep, len(model))
         rows = rng.standard_normal((fresh, 2), dtype=np.float32)
         log.append(rows)
         model = np.concatenate([model[:keep], rows])
-        assert np.array_equal(log.rows(0, len(log)), model)
+        assert len(log) == len(model)
+        assert np.array_equal(log.rows(first, len(log)), model[first:])
 
 
 @given(shared=st.integers(0, 300), mine=st.integers(0, 300), theirs=st.integers(0, 300))

@@ -4,12 +4,10 @@ Whatever was drafted, sent or made ahead, every token is the one that the policy
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from itertools import count
-from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -19,6 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from relay import hop, session
+from relay.batch import alone
 from relay.errors import UnreachableError
 from relay.messages import Question
 from relay.node.generate import Decided, Finished, generate
@@ -35,6 +34,7 @@ from relay.policy import (
     rule_of,
     target_exit,
 )
+from relay.views import Work
 from tests.relay.fakes import VOCAB, FakeEngine, expected_logits
 from tests.relay.world import SAMPLINGS, SEGMENTS, World, ask, cut_short, decided
 
@@ -59,14 +59,15 @@ POLICIES: Sequence[Policy] = [
 ]
 T = TypeVar("T")
 STOP = 5
+WORK_MS = 1e3
 WORDS = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w0"))
 
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses; and a few rows take several forwards, between which work may be given up."""
-    monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 6)
-    monkeypatch.setattr(session, "ROWS_PER_FORWARD", 3)
+    monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 20)
+    monkeypatch.setattr(session, "ROWS_AT_ONCE", 3)
 
 
 class AnyPace(Pace):
@@ -185,11 +186,11 @@ class AtOnce(FakeEngine):
 
     in_a_row = most_in_a_row = works = 0
 
-    async def run(self, forward: Callable[[], T], *, short: bool) -> T:
+    async def run(self, work: Work[T], owner: object, *, at_once: bool = True) -> tuple[T, float]:
         self.works += 1
         self.in_a_row += 1
         self.most_in_a_row = max(self.most_in_a_row, self.in_a_row)
-        return forward()
+        return alone(work), WORK_MS
 
 
 async def told(engine: AtOnce, policy: Policy) -> list[Decided]:
@@ -204,7 +205,7 @@ async def told(engine: AtOnce, policy: Policy) -> list[Decided]:
 def test_others_have_their_turn_between_the_tokens_of_a_burst_and_the_drafts_of_a_speculation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session, "ROWS_PER_FORWARD", 512)
+    monkeypatch.setattr(session, "ROWS_AT_ONCE", 512)
 
     async def scenario() -> None:
         engine = AtOnce((1, 2, 3))
@@ -224,8 +225,7 @@ def test_others_have_their_turn_between_the_tokens_of_a_burst_and_the_drafts_of_
 
 
 @pytest.mark.parametrize("policy", [FixedExit(3), SpeculativeExit(length=5)])
-def test_the_engine_time_of_all_tokens_is_that_of_all_work(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "time", SimpleNamespace(perf_counter=count().__next__))  # each work takes a second
+def test_the_engine_time_of_all_tokens_is_that_of_all_work(policy: Policy) -> None:
     engine = AtOnce((1, 2, 3))
     steps = asyncio.run(told(engine, policy))
-    assert sum(step.answer.engine_ms for step in steps) == engine.works * 1e3
+    assert sum(step.answer.engine_ms for step in steps) == engine.works * WORK_MS

@@ -38,10 +38,12 @@ class World:
         rows_per_message: int = 3,
         *,
         sends_ids: bool = False,
+        sends_ahead: bool = False,
     ) -> None:
         """With `sends_ids` every node sends token ids, so every one begins with segment 1."""
         self.engines = engines
         self.sends_ids = sends_ids
+        self.sends_ahead = sends_ahead
         self.rows_per_message = rows_per_message
         self.random = random.Random(seed)
         self.fault_rate = fault_rate
@@ -56,12 +58,17 @@ class World:
         upstream = None
         if index < len(self.engines):
 
-            async def connect() -> "FaultyTransport":
+            def connect() -> "FaultyTransport":
                 return FaultyTransport(self, index + 1)
 
             upstream = Hop(connect, row_bytes=ROWS_PER_MESSAGE_BYTES // self.rows_per_message)
         session = Session(
-            self.engines[index], GENESIS, f"tier{index}", upstream, sends_ids=self.sends_ids and upstream is not None
+            self.engines[index],
+            GENESIS,
+            f"tier{index}",
+            upstream,
+            sends_ids=self.sends_ids and upstream is not None,
+            sends_ahead=self.sends_ahead,
         )
         self.nodes[index] = Held(session, NOBODY)
 
@@ -79,8 +86,20 @@ class World:
 class FaultyTransport:
     def __init__(self, world: World, index: int) -> None:
         self.world, self.index = world, index
+        self.turn = asyncio.Lock()
+        self.broken = False
 
     async def exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
+        async with self.turn:
+            if self.broken:
+                raise ConnectionError("broken before")
+            try:
+                return await self.deliver(envelope)
+            except ConnectionError:
+                self.broken = True
+                raise
+
+    async def deliver(self, envelope: Envelope) -> Answer | Behind | Stale:
         world = self.world
         world.exchanges += 1
         assert envelope.message.question.adjust is None, "what only the entry node knows stays there"
