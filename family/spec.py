@@ -18,7 +18,7 @@ from family.strict import FieldError, dumps, from_json
 SPEC_VERSION = 2
 SPEC_NAME = "spec.json"
 """Its file in a family folder."""
-SCRATCH, SCRATCH_UNTIED = "scratch", "scratch-untied"
+SCRATCHES = SCRATCH, SCRATCH_UNTIED = "scratch", "scratch-untied"
 """Ids of a base that there is none of yet: random weights of the spec's shape, which are trained as a whole. The second
 has a head of its own, apart from the embedding."""
 BRANCH_KINDS = ("norm", "block", "lowrank")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from family.cli import number, positive, run, whole
 from family.completion import add_completion
-from family.spec import BRANCH_KINDS, SPEC_NAME, Base, Exit, FamilySpec, load_spec
+from family.spec import BRANCH_KINDS, SCRATCHES, SPEC_NAME, Base, Exit, FamilySpec, load_spec
 from training.presets import PRESETS
 from training.recipe import OBJECTIVES, SCHEDULES, TRUNKS, Recipe, WeightPoint
 
@@ -73,7 +73,7 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the family")
     shape = group.add_mutually_exclusive_group(required=True)
     shape.add_argument("--layers", type=_layers, metavar="10,20,30", help="exits after these layers, the last included")
-    shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train")
+    shape.add_argument("--spec", type=Path, metavar="SPEC.json", help="the family to train, as plan-family writes it")
     shape.add_argument(
         "--from", dest="start", type=Path, metavar="DIR", help="go on with a family on a frozen trunk, on other text"
     )
@@ -85,14 +85,17 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--base",
         metavar="REF",
-        help="Hugging Face id, local folder or .gguf file (default: SmolLM2); with --preset for its tokenizer",
+        help="Hugging Face id, local folder or .gguf file (default: SmolLM2); its tokenizer, where a "
+        "preset or a planned family begins from scratch",
     )
     group.add_argument(
         "--branch", choices=BRANCH_KINDS, help=f"what an exit of --layers adds (default {DEFAULT_BRANCH})"
     )
     group.add_argument("--rank", type=positive, help="of a lowrank branch")
     group.add_argument(
-        "--trunk", choices=TRUNKS, help="what of the trunk is trained (default frozen; full with --preset)"
+        "--trunk",
+        choices=TRUNKS,
+        help="what of the trunk is trained (default frozen; full with --preset and for a planned family)",
     )
     group.add_argument("--lora-rank", type=positive, help="of the deltas of --trunk lora")
 
@@ -216,7 +219,8 @@ def _train(options: argparse.Namespace, arguments: list[str]) -> "Report | None"
     from training.run import Job, train
 
     text = tuple(parse_source(argument) for argument in options.text)
-    recipe = _recipe(options)
+    scratch = bool(options.preset) or (spec is not None and options.start is None and spec.base.id in SCRATCHES)
+    recipe = _recipe(options, scratch)
     base = _base(options, spec)
     if spec is None:
         spec = _spec(options, base)
@@ -239,10 +243,13 @@ def _train(options: argparse.Namespace, arguments: list[str]) -> "Report | None"
     return train(job, base)
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
+def _recipe(options: argparse.Namespace, scratch: bool) -> Recipe:
+    from training.errors import RecipeError
     from training.trainer import has_fast_bf16
 
-    trunk = options.trunk or ("full" if options.preset else "frozen")
+    if scratch and options.trunk not in (None, "full"):
+        raise RecipeError(f"--trunk {options.trunk}: the family begins with weights at random, so all of it is trained")
+    trunk = "full" if scratch else options.trunk or "frozen"
     return Recipe(
         tokens=options.tokens,
         batch=options.batch,
@@ -265,15 +272,16 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _base(options: argparse.Namespace, spec: FamilySpec | None) -> "LoadedBase":
-    """The pretrained base, with `--from` the family's, or with `--preset` one of its shape with random weights."""
+    """The pretrained base, with `--from` the family's, or for a preset or a planned family one with random weights."""
     from training.base import load_base, load_base_of
+    from training.scratch import random_base, random_base_of
 
     if options.start and spec:
         return load_base_of(spec, options.base)
+    if spec and spec.base.id in SCRATCHES:
+        return random_base_of(spec, options.base, options.seed)
     if options.preset is None:
         return load_base(options.base)
-    from training.scratch import random_base
-
     return random_base(options.preset, options.base, options.seed)
 
 

@@ -5,8 +5,8 @@ on its own number of layers alone (`Stage`), and everything that a plan is judge
 prefix of them. So placements are labels that grow tier by tier, and of two labels that end after the same layer one can
 be dropped if the other is at least as good in every sum and has no exit earlier (label setting for shortest paths
 with resources, Irnich and Desaulniers, 2005, section 2). A deeper exit has no greater loss under any law of `M0` to
-`M3` with positive exponents, so the labels that are left contain the best plan for every objective, every mix of them and
-every draw of the law's parameters at once: the law is asked afterwards.
+`M3` with positive exponents, so the labels that are left contain the best plan for every objective, every mix of them
+and every draw of the law's parameters at once: the law is asked afterwards.
 """
 
 from collections.abc import Sequence

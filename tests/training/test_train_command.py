@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from family.spec import Base, Exit, load_spec, save_spec
+from family.spec import SCRATCH, SCRATCH_UNTIED, Base, Exit, load_spec, save_spec
+from scaling.plan.fleet import Trunk
+from scaling.plan.shapes import spec_of, trunk_shape
 from tests.tiny import TEXT
 from training import cli, eval_cli, selftext_cli
 from training.base import load_base
-from training.checkpoint import load_trained
+from training.checkpoint import load_trained, open_family
 from training.data import Source, open_windows
 from training.loaded import LoadedFamily
 from training.lowrank import LowRankLinear
@@ -114,6 +116,27 @@ def test_a_preset_is_trained_from_random_weights_with_the_bases_tokenizer(
     with pytest.raises(SystemExit):
         cli.main(f"--preset small --base {tiny_base_dir} {files}".split())
     assert "vocabulary of 100 is smaller than the tokenizer's 512" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("base", "tied"), [(SCRATCH, True), (SCRATCH_UNTIED, False)])
+def test_a_planned_family_is_trained_from_scratch_as_its_spec_says(
+    base: str, tied: bool, tiny_base_dir: Path, tmp_path: Path, files: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = trunk_shape(Trunk(head_dim=16, vocab_size=600, tied=tied, context=64), 64, 3)
+    shape = replace(shape, exits=(Exit(2, "block"), Exit(3, "norm")))
+    planned = spec_of(shape, Trunk(context=64), "planned")
+    assert planned.base.id == base
+    save_spec(planned, tmp_path / "planned.json")
+    cli.main(f"--base {tiny_base_dir} --spec {tmp_path}/planned.json {files}".split())
+    report = json.loads(capsys.readouterr().out)
+    assert (report["start"]["id"], report["recipe"]["trunk"], report["recipe"]["objective"]) == (base, "full", "ce")
+    assert report["curve"][-1]["loss"][0] < report["curve"][0]["loss"][0]
+    family = open_family(tmp_path / "out")
+    assert replace(family.spec, base=planned.base) == planned
+    assert family.base.model.config.tie_word_embeddings is tied
+    with pytest.raises(SystemExit):
+        cli.main(f"--base {tiny_base_dir} --spec {tmp_path}/planned.json --trunk frozen {files}".split())
+    assert "begins with weights at random" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
