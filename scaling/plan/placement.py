@@ -33,15 +33,16 @@ class Stage:
     asked: bool
     """Whether its exit's loss matters: it decides something, or a goal says how good it has to be."""
     ttft: FloatArray
-    """Mean, with the way here."""
+    """Of the first part of a prompt: the way here, its layers here, and the answer's way back."""
+    slowest: FloatArray
+    """The slower of the way here and the layers, for a part: what each further part waits for."""
     tpot: FloatArray
+    """Mean time of a token, with the way here and back."""
     ttft_var: FloatArray
     """Variance, s²."""
     tpot_var: FloatArray
-    own_ttft: FloatArray
-    own_tpot: FloatArray
-    own_ttft_var: FloatArray
-    own_tpot_var: FloatArray
+    own_ttft: float
+    own_tpot: float
     cost: FloatArray
     """Currency per hour, all machines of the tier."""
     power: FloatArray
@@ -58,7 +59,9 @@ class Limits:
     tpot: float = np.inf
     cost: float = np.inf
     normal: float = 0.0
-    """Standard deviations above the mean at which times are compared: the normal quantile of the percentile."""
+    """Standard deviations above the mean at which times are compared."""
+    parts: int = 1
+    """That a prompt goes up in, each while the next is computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +96,10 @@ class _Labels:
     classes_ttft: FloatArray
     classes_tpot: FloatArray
     sums: FloatArray
-    """(P, 7): TTFT, TPOT, their variances, cost, power, latency."""
+    """(P, 8): TTFT, TPOT, their variances, cost, power, latency; and the slowest step of a prompt's part so far."""
 
 
-TTFT, TPOT, TTFT_VAR, TPOT_VAR, COST, POWER, LATENCY = range(7)
+TTFT, TPOT, TTFT_VAR, TPOT_VAR, COST, POWER, LATENCY, SLOWEST = range(8)
 
 
 def place(stages: Sequence[Stage], n_layers: int, limits: Limits) -> Placements:
@@ -116,7 +119,7 @@ def place_all(stages: Sequence[Stage], n_layers: int, limits: Limits) -> Placeme
 
 
 def _grow(stages: Sequence[Stage], n_layers: int, limits: Limits, prune: bool) -> _Labels:
-    labels = _Labels(np.zeros((1, 0), np.int64), np.zeros((1, 0)), np.zeros((1, 0)), np.zeros((1, 7)))
+    labels = _Labels(np.zeros((1, 0), np.int64), np.zeros((1, 0)), np.zeros((1, 0)), np.zeros((1, 8)))
     for i, stage in enumerate(stages):
         above = len(stages) - 1 - i
         labels = _extend(labels, stage, n_layers, above, limits)
@@ -140,11 +143,12 @@ def _extend(labels: _Labels, stage: Stage, n_layers: int, above: int, limits: Li
         sums[:, place_] += array[at]
     for place_, array in ((TPOT_VAR, stage.tpot_var), (COST, stage.cost), (POWER, stage.power)):
         sums[:, place_] += array[at]
-    tpot = sums[:, TPOT] + stage.own_tpot[at]
+    sums[:, SLOWEST] = np.maximum(sums[:, SLOWEST], stage.slowest[at])
+    tpot = sums[:, TPOT] + stage.own_tpot
     sums[:, LATENCY] += stage.share * tpot
-    high = limits.normal
-    ttft_p = sums[:, TTFT] + stage.own_ttft[at] + high * np.sqrt(sums[:, TTFT_VAR] + stage.own_ttft_var[at])
-    tpot_p = tpot + high * np.sqrt(sums[:, TPOT_VAR] + stage.own_tpot_var[at])
+    ttft = sums[:, TTFT] + stage.own_ttft + (limits.parts - 1) * sums[:, SLOWEST]
+    ttft_p = ttft + limits.normal * np.sqrt(sums[:, TTFT_VAR])
+    tpot_p = tpot + limits.normal * np.sqrt(sums[:, TPOT_VAR])
     kept = sums[:, COST] <= limits.cost
     if stage.share > 0:
         kept &= (ttft_p <= limits.ttft) & (tpot_p <= limits.tpot)

@@ -10,7 +10,7 @@ from scaling.law import LEVEL
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet
 from scaling.plan.search import Choice, Found, Group, ceilings, loss_table
-from scaling.plan.stages import stages
+from scaling.plan.stages import room, stages
 from scaling.quantiles import bounds
 
 PLAN_VERSION = 1
@@ -139,7 +139,6 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
     tiers = []
     for i, (at, (stage, held)) in enumerate(zip(group.used, stages(fleet, group.used, made), strict=True)):
         tier, k = fleet.tiers[at], int(spans[i]) - 1
-        room = tier.hardware.memory_bytes * (1 - fleet.goals.memory_free.get(tier.name, 0.0))
         tiers.append(
             TierPlan(
                 tier=tier.name,
@@ -154,7 +153,7 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
                 machines=int(held.machines[k]),
                 busy=float(held.busy[k]),
                 memory_gb=float(held.memory_bytes[k]) / GIGA,
-                room_gb=room / GIGA,
+                room_gb=room(fleet, tier) / GIGA,
                 cost_per_hour=float(stage.cost[k]),
                 power_w=float(stage.power[k]),
                 loss_goal=None if np.isinf(goals[i]) else float(goals[i]),

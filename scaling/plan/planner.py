@@ -9,6 +9,7 @@ from family.spec import Exit, FamilySpec
 from scaling.errors import ScalingError
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Objective
+from scaling.plan.goals import failing
 from scaling.plan.placement import best_rows
 from scaling.plan.plan import PLAN_VERSION, LawUsed, Plan, PlanDocument, chosen, plan_of
 from scaling.plan.search import Choice, Found, ranked, search
@@ -47,7 +48,7 @@ def plan(fleet: Fleet, law: ExitLaw, strict: bool = False) -> Planned:
     found = search(fleet, law)
     order = ranked(found, objective_of(fleet))
     if not order:
-        raise ScalingError("no plan keeps all goals")
+        raise ScalingError(failing(fleet, law))
     best, *others = order
     document = PlanDocument(
         schema_version=PLAN_VERSION,

@@ -11,13 +11,13 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.stats import gamma
 
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.placement import Limits, Placements, place
 from scaling.plan.shapes import Made, make, trunks
-from scaling.plan.stages import answering, shares_of, stages
+from scaling.plan.stages import answering, parts_of, shares_of, stages
 from scaling.runs import FloatArray, IntArray
 
 DRAWS = 200
@@ -80,13 +80,17 @@ class Found:
 
 
 def limits_of(fleet: Fleet) -> Limits:
-    """The fleet's goals as limits of a placement."""
+    """The fleet's goals as limits of a placement.
+
+    Jitter is that of two ways, each with an exponential tail, as in `scaling.plan.model`.
+    """
     goals = fleet.goals
     return Limits(
         ttft=np.inf if goals.ttft_s is None else goals.ttft_s,
         tpot=np.inf if goals.tpot_s is None else goals.tpot_s,
         cost=np.inf if goals.budget_per_hour is None else goals.budget_per_hour,
-        normal=float(ndtri(goals.percentile / 100)),
+        normal=float((gamma.ppf(goals.percentile / 100, 2) - 2) / np.sqrt(2)),
+        parts=parts_of(fleet.traffic.prompt_tokens),
     )
 
 

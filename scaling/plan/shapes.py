@@ -20,8 +20,8 @@ LEAST_LAYERS = 8
 STEP = 1.12
 """Of widths, one to the next, at least."""
 REACH = 12.0
-"""N of the trunks that are tried, at most so many times above and below the best size of a dense model."""
-FEWEST_SIZES = 3
+"""N of the largest trunk that is tried, over the best size of a dense model. There is no smallest: a fleet may hold no
+more, and a plan must not get worse because more compute moved the ladder."""
 NEAR = 1.15
 """Trunks whose N is within this factor of an N that the fleet fixes."""
 
@@ -67,14 +67,14 @@ def trunks(training: Training, law: ExitLaw) -> tuple[FamilyShape, ...]:
     if not found:
         raise ScalingError("training.trunk: no width is a multiple of head_dim; give widths that are")
     found.sort(key=lambda shape: count(shape, law.params))
-    if trunk.widths and training.parameters is None:
-        return tuple(found)
-    wanted, reach = training.parameters or _best_dense(training, law, found), NEAR if training.parameters else REACH
     sizes = np.array([count(shape, law.params) for shape in found])
-    far = np.abs(np.log(sizes / wanted))
-    fewest = 1 if training.parameters else FEWEST_SIZES
-    kept = np.flatnonzero((far <= np.log(reach)) | (far <= np.sort(far)[:fewest][-1]))
-    return tuple(found[i] for i in kept)
+    if training.parameters:
+        far = np.abs(np.log(sizes / training.parameters))
+        return tuple(found[i] for i in np.flatnonzero(far <= max(np.log(NEAR), far.min())))
+    if trunk.widths:
+        return tuple(found)
+    most = max(REACH * _best_dense(training, law, found), sizes.min())
+    return tuple(found[i] for i in np.flatnonzero(sizes <= most))
 
 
 def make(trunk: FamilyShape, g: int, training: Training, law: ExitLaw) -> Made:

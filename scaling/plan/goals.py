@@ -1,0 +1,167 @@
+"""The goals of a fleet, one by one: whether a plan keeps each, and which cannot be kept, and what could.
+
+A goal is a limit on something that can be measured of any placement, and a fleet without it. So what fails is found by
+searching without each goal in turn, and the nearest that holds is the least that the others allow.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scaling.plan.exitlaw import ExitLaw
+from scaling.plan.fleet import Fleet, Goals, Tier
+from scaling.plan.search import Group, groups, limits_of
+from scaling.plan.stages import Held, answering, stages
+from scaling.runs import FloatArray
+
+MILLI = 1e-3
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One limit."""
+
+    name: str
+    """As the fleet file has it, `goals.ttft_ms`."""
+    wanted: float
+    """The most that is allowed, in the file's unit."""
+    without: Callable[[Fleet], Fleet]
+    """The fleet without it."""
+    measure: Callable[[Fleet, Group], FloatArray]
+    """Of a group's placements (P,), in the file's unit; to be at most `wanted`."""
+    shown: Callable[[float], str]
+    """A value of it for people, as the fleet file would have it."""
+
+
+def goals_of(fleet: Fleet) -> tuple[Goal, ...]:
+    """Every goal that a fleet has, and every number of machines."""
+    return tuple(_goals(fleet))
+
+
+def _goals(fleet: Fleet) -> Iterator[Goal]:
+    goals = fleet.goals
+    if goals.ttft_s is not None:
+        yield _time("ttft", goals.ttft_s, lambda group: group.placements.ttft)
+    if goals.tpot_s is not None:
+        yield _time("tpot", goals.tpot_s, lambda group: group.placements.tpot)
+    if goals.budget_per_hour is not None:
+        yield Goal(
+            "goals.budget_per_hour",
+            goals.budget_per_hour,
+            lambda f: _with(f, budget_per_hour=None),
+            lambda _, group: group.placements.cost,
+            "{:.4g}".format,
+        )
+    for name, most in goals.loss.items():
+        yield _loss(fleet, name, most)
+    for tier in fleet.tiers:
+        if free := goals.memory_free.get(tier.name, 0.0):
+            yield _memory(tier, free)
+        if tier.count is not None and tier is not fleet.tiers[0]:
+            yield _machines(tier, tier.count)
+
+
+def _with(fleet: Fleet, **changes: object) -> Fleet:
+    goals: Goals = replace(fleet.goals, **changes)  # type: ignore[arg-type]
+    return replace(fleet, goals=goals)
+
+
+def _time(name: str, most: float, times: Callable[[Group], FloatArray]) -> Goal:
+    def slowest(_: Fleet, group: Group) -> FloatArray:
+        """Of the classes that somebody is in."""
+        found: FloatArray = times(group)[:, group.shares > 0].max(axis=1) / MILLI
+        return found
+
+    return Goal(f"goals.{name}_ms", most / MILLI, lambda f: _with(f, **{f"{name}_s": None}), slowest, "{:.4g}".format)
+
+
+def _loss(fleet: Fleet, name: str, most: float) -> Goal:
+    at = next(i for i, tier in enumerate(fleet.tiers) if tier.name == name)
+
+    def without(f: Fleet) -> Fleet:
+        return _with(f, loss={key: value for key, value in f.goals.loss.items() if key != name})
+
+    return Goal(
+        f"goals.loss.{name}",
+        most,
+        without,
+        lambda _, group: group.losses[:, answering(group.used, at)],
+        "{:.3f}".format,
+    )
+
+
+def _memory(tier: Tier, free: float) -> Goal:
+    def without(f: Fleet) -> Fleet:
+        return _with(f, memory_free={**f.goals.memory_free, tier.name: 0.0})
+
+    def taken(f: Fleet, group: Group) -> FloatArray:
+        return _of_tier(f, group, tier.name, lambda held: held.memory_bytes) / tier.hardware.memory_bytes
+
+    return Goal(f"goals.memory_free.{tier.name}", 1 - free, without, taken, lambda share: f"{1 - share:.3f}")
+
+
+def _machines(tier: Tier, count: int) -> Goal:
+    def without(f: Fleet) -> Fleet:
+        return replace(f, tiers=tuple(replace(t, count=None) if t.name == tier.name else t for t in f.tiers))
+
+    def needed(f: Fleet, group: Group) -> FloatArray:
+        return _of_tier(f, group, tier.name, lambda held: held.machines)
+
+    return Goal(f"tiers.{tier.name}.count", count, without, needed, "{:,.0f}".format)
+
+
+def _of_tier(fleet: Fleet, group: Group, name: str, what: Callable[[Held], FloatArray]) -> FloatArray:
+    """Something that a tier has (P,); 0 where the group does not use it."""
+    layers = group.placements.layers
+    for i, (at, (_, held)) in enumerate(zip(group.used, stages(fleet, group.used, group.made), strict=True)):
+        if fleet.tiers[at].name == name:
+            spans = np.diff(layers, axis=1, prepend=0)[:, i]
+            found: FloatArray = what(held)[spans - 1]
+            return found
+    return np.zeros(len(layers))
+
+
+def failing(fleet: Fleet, law: ExitLaw) -> str:
+    """Why no plan keeps all goals: those that fail, with the nearest that holds, for an error."""
+    goals = goals_of(fleet)
+    alone = {goal: least for goal in goals if (least := nearest(fleet, law, goal)) is not None}
+    if alone:
+        lines = [_line(goal, least) for goal, least in alone.items()]
+        head = "no plan keeps all goals. With the others as they are, one of these would do:"
+        return "\n  ".join([head, *lines])
+    bare = fleet
+    for goal in goals:
+        bare = goal.without(bare)
+    if not goals or not any(True for _ in groups(bare, law, limits_of(bare))):
+        return (
+            "no plan is possible at all: no trunk fits into the memory of these machines; add memory, a tier, or allow "
+            "a narrower training.trunk"
+        )
+    lines = [_line(goal, least) for goal in goals if (least := _least(bare, law, goal)) > goal.wanted]
+    head = "no plan keeps all goals, nor all but one. The best of each, with no other goal at all:"
+    return "\n  ".join([head, *(lines or ["each can be kept alone, but not together; loosen several"])])
+
+
+def nearest(fleet: Fleet, law: ExitLaw, goal: Goal) -> float | None:
+    """The least of what a goal limits if it is dropped and all others are kept; None if they cannot be kept."""
+    least = _least(goal.without(fleet), law, goal)
+    return None if np.isinf(least) else least
+
+
+def _least(fleet: Fleet, law: ExitLaw, goal: Goal) -> float:
+    values = [
+        goal.measure(fleet, group)[group.kept].min()
+        for group in groups(fleet, law, limits_of(fleet))
+        if group.kept.any()
+    ]
+    return float(min(values, default=np.inf))
+
+
+def _line(goal: Goal, least: float) -> str:
+    return f"{goal.name}: {goal.shown(goal.wanted)} asked, {goal.shown(least)} is the nearest that holds"
+
+
+def measured(fleet: Fleet, group: Group, index: int) -> Mapping[Goal, float]:
+    """What a plan has of each goal."""
+    return {goal: float(goal.measure(fleet, group)[index]) for goal in goals_of(fleet)}

@@ -1,0 +1,66 @@
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from family.spec import Exit
+from scaling.plan.deployment import Deployment, FixedExit, Place
+from scaling.plan.exitlaw import shipped
+from scaling.plan.fleet import Link
+from scaling.plan.model import predict
+from scaling.plan.placement import place
+from scaling.plan.roofline import roofline
+from scaling.plan.search import limits_of
+from scaling.plan.shapes import make, trunks
+from scaling.plan.stages import stages, way
+from tests.scaling.plan.fleets import small_fleet
+
+LAW = shipped("sweep-exits")
+
+
+@pytest.mark.parametrize("used", [used for m in (1, 2, 3) for used in combinations(range(3), m)], ids=str)
+@pytest.mark.parametrize("branch", ["norm", "block"])
+@pytest.mark.parametrize("prompt", [50.0, 1300.0])
+def test_a_placements_times_are_those_that_the_model_of_a_relay_predicts(
+    used: tuple[int, ...], branch: str, prompt: float
+) -> None:
+    fleet = small_fleet(links=[Link(0.012, 2e7, 5e7, 0.0, 0.01), Link(0.03, 1e8, 2e8)])
+    fleet = replace(fleet, traffic=replace(fleet.traffic, prompt_tokens=prompt))
+    trunk = replace(fleet.training.trunk, branch=branch)
+    fleet = replace(fleet, training=replace(fleet.training, trunk=trunk))
+    made = make(trunks(fleet.training, LAW)[1], len(used), fleet.training, LAW)
+    found = stages(fleet, used, made)
+    placements = place([stage for stage, _ in found], made.spec.n_layers, limits_of(fleet))
+    assert len(placements)
+    for index in (0, len(placements) // 2, len(placements) - 1):
+        layers = placements.layers[index].tolist()
+        spec = replace(made.spec, exits=(*(Exit(x, branch) for x in layers[:-1]), Exit(layers[-1], "norm")))
+        machines = {fleet.tiers[at].name: roofline(spec, fleet.tiers[at].hardware, "int4") for at in used}
+        for g in range(1, len(used) + 1):
+            deployment = Deployment(
+                spec,
+                tuple(Place(fleet.tiers[at].name, (i + 1,)) for i, at in enumerate(used)),
+                tuple(way(fleet, used, i) for i in range(1, len(used))),
+                FixedExit(g),
+                client=way(fleet, used, 0),
+            )
+            expected = predict(deployment, machines, prompt, fleet.traffic.output_tokens)
+            assert placements.tpot[index, g - 1] == pytest.approx(expected.tpot_s, rel=1e-9)
+            assert placements.ttft[index, g - 1] == pytest.approx(expected.ttft_s, rel=1e-9)
+
+
+def test_every_request_is_answered_somewhere() -> None:
+    fleet = small_fleet(decided=(0.5, 0.3, 0.2))
+    for m in (1, 2, 3):
+        for used in combinations(range(3), m):
+            made = make(trunks(fleet.training, LAW)[0], m, fleet.training, LAW)
+            shares = np.array([stage.share for stage, _ in stages(fleet, used, made)])
+            assert shares.sum() == pytest.approx(1.0)
+    made = make(trunks(fleet.training, LAW)[0], 2, fleet.training, LAW)
+    assert [stage.share for stage, _ in stages(fleet, (1, 2), made)] == pytest.approx(
+        [0.8, 0.2]
+    )  # what is below goes up
+    assert [stage.share for stage, _ in stages(fleet, (0, 1), made)] == pytest.approx(
+        [0.5, 0.5]
+    )  # what is above, to the last
