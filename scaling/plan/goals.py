@@ -4,18 +4,21 @@ A goal is a limit on something that can be measured of any placement, and a flee
 searching without each goal in turn, and the nearest that holds is the least that the others allow.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Goals, Tier
-from scaling.plan.search import Group, groups, limits_of
+from scaling.plan.search import TIE, Group, groups, limits_of
 from scaling.plan.stages import Held, answering, stages
 from scaling.runs import FloatArray
 
 MILLI = 1e-3
+MOST_DROPPED = 2
+"""Goals without which a plan is looked for, at a time."""
 
 
 @dataclass(frozen=True)
@@ -123,39 +126,52 @@ def _of_tier(fleet: Fleet, group: Group, name: str, what: Callable[[Held], Float
 
 
 def failing(fleet: Fleet, law: ExitLaw) -> str:
-    """Why no plan keeps all goals: those that fail, with the nearest that holds, for an error."""
+    """Why no plan keeps all goals: those that fail, with the nearest that holds, for an error.
+
+    The fewest goals are looked for without which there is a plan, each such choice of `MOST_DROPPED` at most.
+    """
     goals = goals_of(fleet)
-    alone = {goal: least for goal in goals if (least := nearest(fleet, law, goal)) is not None}
-    if alone:
-        lines = [_line(goal, least) for goal, least in alone.items()]
-        head = "no plan keeps all goals. With the others as they are, one of these would do:"
-        return "\n  ".join([head, *lines])
+    for count in range(1, min(MOST_DROPPED, len(goals)) + 1):
+        ways = [least for dropped in combinations(goals, count) if (least := _nearest(fleet, law, dropped))]
+        if ways:
+            head = "one of these would do:" if count == 1 else f"{count} of them have to give way; these would do:"
+            lines = (" and ".join(_line(goal, value) for goal, value in way.items()) for way in ways)
+            return "\n  ".join([f"no plan keeps all goals. With the others as they are, {head}", *lines])
     bare = fleet
     for goal in goals:
         bare = goal.without(bare)
-    if not goals or not any(True for _ in groups(bare, law, limits_of(bare))):
+    least = {goal: _least(bare, law, goal) for goal in goals}
+    if not goals or np.isinf(min(least.values())):
         return (
             "no plan is possible at all: no trunk fits into the memory of these machines; add memory, a tier, or allow "
             "a narrower training.trunk"
         )
-    lines = [_line(goal, least) for goal in goals if (least := _least(bare, law, goal)) > goal.wanted]
-    head = "no plan keeps all goals, nor all but one. The best of each, with no other goal at all:"
-    return "\n  ".join([head, *(lines or ["each can be kept alone, but not together; loosen several"])])
+    lines = (_line(goal, value) for goal, value in least.items() if value > goal.wanted)
+    head = f"no plan keeps all goals, nor all but {MOST_DROPPED}. The best of each, with no other goal at all:"
+    return "\n  ".join([head, *lines])
 
 
-def nearest(fleet: Fleet, law: ExitLaw, goal: Goal) -> float | None:
-    """The least of what a goal limits if it is dropped and all others are kept; None if they cannot be kept."""
-    least = _least(goal.without(fleet), law, goal)
-    return None if np.isinf(least) else least
+def _nearest(fleet: Fleet, law: ExitLaw, dropped: Sequence[Goal]) -> dict[Goal, float]:
+    """What there is without some goals: the least of the first, then with that the least of the next; else nothing."""
+    bare = fleet
+    for goal in dropped:
+        bare = goal.without(bare)
+    found: dict[Goal, float] = {}
+    kept = [(group, group.kept) for group in groups(bare, law, limits_of(bare))]
+    for goal in dropped:
+        values = [np.where(mask, goal.measure(bare, group), np.inf) for group, mask in kept]
+        least = min((float(value.min()) for value in values), default=np.inf)
+        if np.isinf(least):
+            return {}
+        found[goal] = least
+        kept = [(group, value <= least * (1 + TIE)) for (group, _), value in zip(kept, values, strict=True)]
+    return found
 
 
 def _least(fleet: Fleet, law: ExitLaw, goal: Goal) -> float:
-    values = [
-        goal.measure(fleet, group)[group.kept].min()
-        for group in groups(fleet, law, limits_of(fleet))
-        if group.kept.any()
-    ]
-    return float(min(values, default=np.inf))
+    """The least of what a goal limits, over all plans; infinite if there are none."""
+    values = (goal.measure(fleet, group)[group.kept] for group in groups(fleet, law, limits_of(fleet)))
+    return min((float(value.min()) for value in values if len(value)), default=np.inf)
 
 
 def _line(goal: Goal, least: float) -> str:

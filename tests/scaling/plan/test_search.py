@@ -24,17 +24,21 @@ def score(fleet: Fleet) -> float:
 def fleet_of(rng: np.random.Generator) -> Fleet:
     """Any small fleet, some of whose goals bind."""
     machines = [
-        machine("a", rng.choice([0.002, 0.01]), rng.choice([2, 10]), rng.choice([0.0007, 0.002, 0.01])),
+        machine("a", rng.choice([0.002, 0.01]), rng.choice([2, 10]), rng.choice([0.002, 0.004, 0.02])),
         machine("b", rng.choice([0.02, 0.2]), rng.choice([10, 40]), rng.choice([0.003, 0.5])),
         machine("c", rng.choice([0.1, 2.0]), rng.choice([50, 400]), 4),
     ]
     links = [Link(rng.choice([0.002, 0.05]), rng.choice([1e6, 1e8]), 1e7, rng.choice([0.0, 0.004])) for _ in range(2)]
+
+    def one_of(*values: float | None) -> float | None:
+        return values[int(rng.integers(len(values)))]
+
     goals = Goals(
-        ttft_s=rng.choice([0.2, 0.5, np.inf]),
-        tpot_s=rng.choice([0.03, 0.1, np.inf]),
-        loss={"a": rng.choice([3.4, 4.0]), "c": rng.choice([3.2, 3.4])},
+        ttft_s=one_of(None, 0.2, 0.5),
+        tpot_s=one_of(None, 0.05, 0.2),
+        loss={"a": one_of(3.6, 4.0) or 0.0, "c": one_of(3.4, 3.6) or 0.0},
         memory_free={"a": 0.3},
-        budget_per_hour=rng.choice([6.0, 60.0, np.inf]),
+        budget_per_hour=one_of(None, 6.0, 60.0),
     )
     objective = str(rng.choice(["cost", "latency", "quality", "energy"]))
     decided = tuple(rng.dirichlet((1, 1, 1)))
