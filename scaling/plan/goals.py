@@ -13,7 +13,7 @@ import numpy as np
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Goals, Tier
 from scaling.plan.search import TIE, Group, groups, limits_of
-from scaling.plan.stages import Held, answering, stages
+from scaling.plan.stages import Held, answering
 from scaling.runs import FloatArray
 
 MILLI = 1e-3
@@ -116,13 +116,11 @@ def _machines(tier: Tier, count: int) -> Goal:
 
 def _of_tier(fleet: Fleet, group: Group, name: str, what: Callable[[Held], FloatArray]) -> FloatArray:
     """Something that a tier has (P,); 0 where the group does not use it."""
-    layers = group.placements.layers
-    for i, (at, (_, held)) in enumerate(zip(group.used, stages(fleet, group.used, group.made), strict=True)):
-        if fleet.tiers[at].name == name:
-            spans = np.diff(layers, axis=1, prepend=0)[:, i]
-            found: FloatArray = what(held)[spans - 1]
-            return found
-    return np.zeros(len(layers))
+    column = next((i for i, at in enumerate(group.used) if fleet.tiers[at].name == name), None)
+    if column is None:
+        return np.zeros(len(group.placements))
+    found: FloatArray = group.held(what)[:, column]
+    return found
 
 
 def failing(fleet: Fleet, law: ExitLaw) -> str:

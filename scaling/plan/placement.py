@@ -11,6 +11,7 @@ and every draw of the law's parameters at once: the law is asked afterwards.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ MOST_PAIRS = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One tier of a plan, by how many layers it has: every array (L,), for 1..L layers, seconds unless it says other.
+    """One option of a tier (a precision, a load), by how many layers it has.
+
+    Every array is (L,), for 1..L layers, seconds unless it says other.
 
     Times pass on to the tiers above; those of `own_*` count for what is decided here only.
     """
@@ -70,6 +73,8 @@ class Placements:
 
     layers: IntArray
     """l_g (P, m)."""
+    options: IntArray
+    """Which option each tier has (P, m)."""
     ttft: FloatArray
     """Of each class at the percentile (P, m), seconds."""
     tpot: FloatArray
@@ -93,6 +98,7 @@ class _Labels:
     """Placements of the first tiers, P of them; sums so far."""
 
     layers: IntArray
+    options: IntArray
     classes_ttft: FloatArray
     classes_tpot: FloatArray
     sums: FloatArray
@@ -102,33 +108,39 @@ class _Labels:
 TTFT, TPOT, TTFT_VAR, TPOT_VAR, COST, POWER, LATENCY, SLOWEST = range(8)
 
 
-def place(stages: Sequence[Stage], n_layers: int, limits: Limits) -> Placements:
+def place(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) -> Placements:
     """Every placement within the limits that is not worse than another in everything.
 
     Args:
-        stages: the tiers in their order.
+        stages: the tiers in their order, each with its options.
         n_layers: L of the trunk.
         limits: that each class keeps; a class without a share has none.
     """
     return _finish(_grow(stages, n_layers, limits, prune=True))
 
 
-def place_all(stages: Sequence[Stage], n_layers: int, limits: Limits) -> Placements:
+def place_all(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) -> Placements:
     """Every placement within the limits, without dropping any: what `place` is compared with."""
     return _finish(_grow(stages, n_layers, limits, prune=False))
 
 
-def _grow(stages: Sequence[Stage], n_layers: int, limits: Limits, prune: bool) -> _Labels:
-    labels = _Labels(np.zeros((1, 0), np.int64), np.zeros((1, 0)), np.zeros((1, 0)), np.zeros((1, 8)))
-    for i, stage in enumerate(stages):
+def _grow(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits, prune: bool) -> _Labels:
+    none = np.zeros((1, 0))
+    labels = _Labels(none.astype(np.int64), none.astype(np.int64), none, none, np.zeros((1, 8)))
+    for i, options in enumerate(stages):
         above = len(stages) - 1 - i
-        labels = _extend(labels, stage, n_layers, above, limits)
-        if prune and above:
-            labels = _kept(labels, [s.asked for s in stages[: i + 1]])
+        grown = [_extend(labels, number, stage, n_layers, above, limits) for number, stage in enumerate(options)]
+        labels = _Labels(*(np.concatenate(parts) for parts in zip(*map(_arrays, grown), strict=True)))
+        if prune and (above or len(options) > 1):
+            labels = _kept(labels, [any(stage.asked for stage in tier) for tier in stages[: i + 1]])
     return labels
 
 
-def _extend(labels: _Labels, stage: Stage, n_layers: int, above: int, limits: Limits) -> _Labels:
+def _arrays(labels: _Labels) -> tuple[NDArray[Any], ...]:
+    return labels.layers, labels.options, labels.classes_ttft, labels.classes_tpot, labels.sums
+
+
+def _extend(labels: _Labels, option: int, stage: Stage, n_layers: int, above: int, limits: Limits) -> _Labels:
     """Every label with every number of layers that leaves one for each tier above, or all that are left."""
     start = labels.layers[:, -1] if labels.layers.shape[1] else np.zeros(len(labels.layers), np.int64)
     ends = np.arange(1, n_layers + 1)[None] if above else np.full((1, 1), n_layers)
@@ -154,6 +166,7 @@ def _extend(labels: _Labels, stage: Stage, n_layers: int, above: int, limits: Li
         kept &= (ttft_p <= limits.ttft) & (tpot_p <= limits.tpot)
     return _Labels(
         np.column_stack([labels.layers[which], end])[kept],
+        np.column_stack([labels.options[which], np.full(len(which), option)])[kept],
         np.column_stack([labels.classes_ttft[which], ttft_p])[kept],
         np.column_stack([labels.classes_tpot[which], tpot_p])[kept],
         sums[kept],
@@ -170,7 +183,7 @@ def _kept(labels: _Labels, asked: Sequence[bool]) -> _Labels:
     for end in np.unique(labels.layers[:, -1]):
         group = np.flatnonzero(labels.layers[:, -1] == end)
         kept[group[best_rows(rows[group])]] = True
-    return _Labels(labels.layers[kept], labels.classes_ttft[kept], labels.classes_tpot[kept], labels.sums[kept])
+    return _Labels(*(array[kept] for array in _arrays(labels)))
 
 
 def best_rows(rows: FloatArray) -> IntArray:
@@ -190,6 +203,7 @@ def best_rows(rows: FloatArray) -> IntArray:
 def _finish(labels: _Labels) -> Placements:
     return Placements(
         layers=labels.layers,
+        options=labels.options,
         ttft=labels.classes_ttft,
         tpot=labels.classes_tpot,
         cost=labels.sums[:, COST],

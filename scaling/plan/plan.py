@@ -10,7 +10,7 @@ from scaling.law import LEVEL
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet
 from scaling.plan.search import Choice, Found, Group, ceilings, loss_table
-from scaling.plan.stages import room, stages
+from scaling.plan.stages import room
 from scaling.quantiles import bounds
 
 PLAN_VERSION = 1
@@ -44,8 +44,10 @@ class TierPlan:
     """Of what it decides, at the goals' percentile."""
     tpot_s: float
     machines: int
-    busy: float
-    """Share of a machine's time at the peak."""
+    load: float
+    """Share of what a machine can do, at the peak."""
+    sessions: float
+    """Texts under way on a machine."""
     memory_gb: float
     room_gb: float
     """What the goals leave of a machine's memory."""
@@ -137,8 +139,9 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
     goals = ceilings(fleet, group.used)
     spans = np.diff(layers, prepend=0)
     tiers = []
-    for i, (at, (stage, held)) in enumerate(zip(group.used, stages(fleet, group.used, made), strict=True)):
-        tier, k = fleet.tiers[at], int(spans[i]) - 1
+    for i, at in enumerate(group.used):
+        tier, k, option = fleet.tiers[at], int(spans[i]) - 1, group.options[i][placements.options[index, i]]
+        stage, held = option.stage, option.held
         tiers.append(
             TierPlan(
                 tier=tier.name,
@@ -151,7 +154,8 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
                 ttft_s=float(placements.ttft[index, i]),
                 tpot_s=float(placements.tpot[index, i]),
                 machines=int(held.machines[k]),
-                busy=float(held.busy[k]),
+                load=float(held.load[k]),
+                sessions=float(held.sessions[k]),
                 memory_gb=float(held.memory_bytes[k]) / GIGA,
                 room_gb=room(fleet, tier) / GIGA,
                 cost_per_hour=float(stage.cost[k]),

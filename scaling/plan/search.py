@@ -5,7 +5,7 @@ the law. The law then gives each exit's loss at its θ and in every draw of its 
 draw is exact too, and how often an exit layer is chosen says how sure the choice is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -17,7 +17,7 @@ from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.placement import Limits, Placements, place
 from scaling.plan.shapes import Made, make, trunks
-from scaling.plan.stages import answering, parts_of, shares_of, stages
+from scaling.plan.stages import Held, Option, Stages, answering, parts_of, shares_of
 from scaling.runs import FloatArray, IntArray
 
 DRAWS = 200
@@ -37,6 +37,8 @@ class Group:
     """Of requests, decided at each exit (m,)."""
     ceilings: FloatArray
     """Most loss of each exit (m,); infinite where there is no goal."""
+    options: tuple[tuple[Option, ...], ...]
+    """Of each used tier; `placements.options` says which."""
     placements: Placements
     losses: FloatArray
     """Of each exit at θ (P, m), nats per token."""
@@ -51,6 +53,15 @@ class Group:
     def kept(self) -> NDArray[np.bool_]:
         """Which plans keep the loss ceilings (P,)."""
         return np.asarray((self.losses <= self.ceilings).all(axis=1))
+
+    def held(self, what: Callable[[Held], FloatArray]) -> FloatArray:
+        """Something that stands behind each tier, of every placement (P, m)."""
+        places = self.placements
+        spans, found = np.diff(places.layers, axis=1, prepend=0), np.zeros(places.layers.shape)
+        for i, options in enumerate(self.options):
+            values = np.stack([what(option.held) for option in options])
+            found[:, i] = values[places.options[:, i], spans[:, i] - 1]
+        return found
 
     def score(self, objective: Objective) -> FloatArray:
         """What is to be small (P,)."""
@@ -97,19 +108,20 @@ def limits_of(fleet: Fleet) -> Limits:
 def groups(fleet: Fleet, law: ExitLaw, limits: Limits) -> Iterator[Group]:
     """Every trunk with every choice of tiers that has a placement within the limits."""
     for trunk in trunks(fleet.training, law):
-        for m in range(1, min(len(fleet.tiers), trunk.n_layers) + 1):
-            made = make(trunk, m, fleet.training, law)
+        made_of = {m: make(trunk, m, fleet.training, law) for m in range(1, min(len(fleet.tiers), trunk.n_layers) + 1)}
+        tiers = Stages(fleet, made_of[min(2, max(made_of))].spec, trunk.tied)
+        for m, made in made_of.items():
             if made.d < 1:
                 continue
             for used in combinations(range(len(fleet.tiers)), m):
-                found = stages(fleet, used, made)
-                placements = place([stage for stage, _ in found], trunk.n_layers, limits)
+                found = tiers.of(used)
+                placements = place([[option.stage for option in options] for options in found], trunk.n_layers, limits)
                 if not len(placements):
                     continue
                 table = loss_table(law, law.theta, made)[0]
                 shares = shares_of(fleet, used)
                 losses = table[placements.layers - 1]
-                yield Group(used, made, shares, ceilings(fleet, used), placements, losses)
+                yield Group(used, made, shares, ceilings(fleet, used), tuple(found), placements, losses)
 
 
 def loss_table(law: ExitLaw, theta: FloatArray, made: Made) -> FloatArray:

@@ -32,7 +32,7 @@ def plan_table(document: PlanDocument) -> str:
 
 
 _TIER_HEAD = (
-    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "busy", "GB", "of", "per hour", "W",
+    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of", "per hour", "W",
 )  # fmt: skip
 _PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", "per hour", "W")
 
@@ -46,7 +46,7 @@ def _tier(tier: TierPlan) -> tuple[str, ...]:
         f"{tier.ttft_s * 1e3:,.0f}",
         f"{tier.tpot_s * 1e3:.1f}",
         f"{tier.machines:,}",
-        f"{tier.busy:.1%}",
+        f"{tier.load:.1%}",
         f"{tier.memory_gb:.3g}",
         f"{tier.room_gb:.3g}",
         f"{tier.cost_per_hour:,.2f}",

@@ -8,14 +8,16 @@ from scaling.plan.placement import Limits, Placements, Stage, best_rows, place, 
 MOST_LAYERS = 9
 
 
-def stages_of(rng: np.random.Generator, count: int, n_layers: int) -> list[Stage]:
+Tiers = list[list[Stage]]
+
+
+def stages_of(rng: np.random.Generator, count: int, n_layers: int, options: int = 1) -> Tiers:
     """Tiers whose times and costs rise with their layers, with machines in whole numbers, some holding too little."""
 
     def rising(scale: float) -> np.ndarray:
         return scale * rng.integers(1, 6, n_layers).cumsum().astype(float)
 
-    def stage() -> Stage:
-        share = float(rng.choice([0.0, 0.25, 0.5, 1.0]))
+    def stage(share: float) -> Stage:
         return Stage(
             share=share,
             asked=share > 0,
@@ -31,7 +33,8 @@ def stages_of(rng: np.random.Generator, count: int, n_layers: int) -> list[Stage
             possible=np.arange(1, n_layers + 1) <= rng.integers(1, n_layers + 2),
         )
 
-    return [stage() for _ in range(count)]
+    shares = [float(rng.choice([0.0, 0.25, 0.5, 1.0])) for _ in range(count)]
+    return [[stage(share) for _ in range(options)] for share in shares]
 
 
 def depth_losses(placements: Placements, exponent: float) -> np.ndarray:
@@ -39,9 +42,9 @@ def depth_losses(placements: Placements, exponent: float) -> np.ndarray:
     return 2 + (placements.layers / MOST_LAYERS) ** -exponent
 
 
-def questions(placements: Placements, stages: list[Stage], exponent: float) -> dict[str, np.ndarray]:
+def questions(placements: Placements, stages: Tiers, exponent: float) -> dict[str, np.ndarray]:
     """What may be asked to be least."""
-    shares = np.array([stage.share for stage in stages])
+    shares = np.array([options[0].share for options in stages])
     quality = depth_losses(placements, exponent) @ shares
     return {
         "cost": placements.cost,
@@ -56,15 +59,16 @@ def questions(placements: Placements, stages: list[Stage], exponent: float) -> d
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 4),
+    options=st.integers(1, 2),
     n_layers=st.integers(4, MOST_LAYERS),
     tight=st.floats(0.2, 3.0),
     exponent=st.floats(0.05, 2.0),
 )
 def test_the_program_finds_the_best_of_all_placements_for_every_question(
-    seed: int, count: int, n_layers: int, tight: float, exponent: float
+    seed: int, count: int, options: int, n_layers: int, tight: float, exponent: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    stages = stages_of(rng, count, n_layers)
+    stages = stages_of(rng, count, n_layers, options)
     limits = Limits(
         ttft=2.5 * tight,
         tpot=0.25 * tight,
@@ -76,7 +80,7 @@ def test_the_program_finds_the_best_of_all_placements_for_every_question(
     assert (len(found) == 0) == (len(every) == 0)
     if not len(every):
         return
-    asked = [stage.asked for stage in stages]
+    asked = [options[0].asked for options in stages]
     for ceiling in (np.inf, 2 + 2.0**exponent, 2 + 1.3**exponent):  # a loss that every asked exit has to keep
         kept, all_kept = ((depth_losses(p, exponent)[:, asked] <= ceiling + 1e-12).all(axis=1) for p in (found, every))
         assert kept.any() == all_kept.any()
@@ -89,12 +93,13 @@ def test_the_program_finds_the_best_of_all_placements_for_every_question(
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 4))
 def test_what_is_found_is_a_placement_and_adds_up(seed: int, count: int) -> None:
-    stages = stages_of(np.random.default_rng(seed), count, MOST_LAYERS)
-    found = place(stages, MOST_LAYERS, Limits())
+    tiers = stages_of(np.random.default_rng(seed), count, MOST_LAYERS, 2)
+    found = place(tiers, MOST_LAYERS, Limits())
     spans = np.diff(found.layers, axis=1, prepend=0)
     assert (spans >= 1).all() and (found.layers[:, -1] == MOST_LAYERS).all()
     for i in range(len(found)):
         at = spans[i] - 1
+        stages = [options[number] for options, number in zip(tiers, found.options[i], strict=True)]
         assert all(stage.possible[k] for stage, k in zip(stages, at, strict=True))
         assert found.cost[i] == pytest.approx(sum(stage.cost[k] for stage, k in zip(stages, at, strict=True)))
         latency = 0.0
@@ -107,15 +112,15 @@ def test_what_is_found_is_a_placement_and_adds_up(seed: int, count: int) -> None
 
 def test_a_class_that_nobody_asks_has_no_goal() -> None:
     rng = np.random.default_rng(0)
-    one, other = stages_of(rng, 2, 4)
+    (one,), (other,) = stages_of(rng, 2, 4)
     stages = [
         Stage(**{**vars(one), "share": 0.0}),
         Stage(**{**vars(other), "share": 1.0, "possible": np.ones(4, bool)}),
     ]
     slow = Stage(**{**vars(stages[0]), "own_tpot": 1e9, "possible": np.ones(4, bool)})
-    assert len(place([slow, stages[1]], 4, Limits(tpot=100.0)))
+    assert len(place([[slow], [stages[1]]], 4, Limits(tpot=100.0)))
     asked = Stage(**{**vars(slow), "share": 0.5, "asked": True})
-    assert not len(place([asked, stages[1]], 4, Limits(tpot=100.0)))
+    assert not len(place([[asked], [stages[1]]], 4, Limits(tpot=100.0)))
 
 
 def test_of_rows_only_those_that_no_other_beats_or_equals_are_left() -> None:
