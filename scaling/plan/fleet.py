@@ -51,6 +51,8 @@ class Traffic:
     prompt_tokens: float
     output_tokens: float
     """Means, by request."""
+    prompt_cv: float = 1.0
+    """Standard deviation of the prompts' lengths over their mean."""
     peak: float = 1.0
     """The busiest minute over the mean."""
     decided: Mapping[str, float] = field(default_factory=dict)

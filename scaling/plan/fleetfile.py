@@ -168,16 +168,35 @@ def _traffic(marked: Marked, tiers: tuple[Tier, ...]) -> Traffic:
     data = marked.data["traffic"]
     lengths = ("prompt_tokens", "output_tokens")
     decided = _shares(marked, [tier.name for tier in tiers])
-    if "trace" in data:
-        raise _wrong(marked, ("traffic", "trace"), "traces are not read yet")
-    for key in ("requests_per_second", *lengths):
-        if key not in data:
-            raise _wrong(marked, ("traffic",), f"{key} is missing")
     devices = tiers[0].count
     if devices is None:
         raise _wrong(marked, ("tiers", 0), "count is missing: the first tier's machines are where requests come from")
+    if "trace" in data:
+        return _traced(marked, devices, decided)
+    for key in ("requests_per_second", *lengths):
+        if key not in data:
+            raise _wrong(marked, ("traffic",), f"{key} is missing, or a trace")
     rate = data["requests_per_second"] * devices
-    return Traffic(rate, data["prompt_tokens"], data["output_tokens"], data.get("peak", Traffic.peak), decided)
+    peak = data.get("peak", Traffic.peak)
+    return Traffic(rate, data["prompt_tokens"], data["output_tokens"], peak=peak, decided=decided)
+
+
+def _traced(marked: Marked, devices: int, decided: Mapping[str, float]) -> Traffic:
+    """Lengths, and what the file does not say of rate and peak, from a trace of the whole fleet's requests."""
+    from scaling.plan.traffic import read_trace
+
+    data = marked.data["traffic"]
+    for key in ("prompt_tokens", "output_tokens"):
+        if key in data:
+            raise _wrong(marked, ("traffic", key), "the trace has it; leave one of them out")
+    try:
+        trace = read_trace(marked.path.parent / Path(data["trace"]).expanduser())
+        peak = data["peak"] if "peak" in data else trace.peak()
+    except ScalingError as error:
+        raise _wrong(marked, ("traffic", "trace"), str(error)) from None
+    rate = data["requests_per_second"] * devices if "requests_per_second" in data else trace.rate
+    prompt, output = float(trace.prompt_tokens.mean()), float(trace.output_tokens.mean())
+    return Traffic(rate, prompt, output, trace.prompt_cv, peak, decided)
 
 
 def _shares(marked: Marked, names: list[str]) -> dict[str, float]:

@@ -13,7 +13,8 @@ import numpy as np
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Goals, Tier
 from scaling.plan.search import TIE, Group, groups, limits_of
-from scaling.plan.stages import Held, answering
+from scaling.plan.stages import answering
+from scaling.plan.tiers import Held
 from scaling.runs import FloatArray
 
 MILLI = 1e-3

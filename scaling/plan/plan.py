@@ -10,7 +10,7 @@ from scaling.law import LEVEL
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet
 from scaling.plan.search import Choice, Found, Group, ceilings, loss_table
-from scaling.plan.stages import room
+from scaling.plan.tiers import room
 from scaling.quantiles import bounds
 
 PLAN_VERSION = 1

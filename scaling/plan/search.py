@@ -17,7 +17,8 @@ from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.placement import Limits, Placements, place
 from scaling.plan.shapes import Made, make, trunks
-from scaling.plan.stages import Held, Option, Stages, answering, parts_of, shares_of
+from scaling.plan.stages import Option, Stages, answering, shares_of
+from scaling.plan.tiers import Held, parts_of
 from scaling.runs import FloatArray, IntArray
 
 DRAWS = 200

@@ -38,7 +38,7 @@ def small_fleet(
         name="small",
         tiers=tuple(tiers),
         links=tuple(given),
-        traffic=Traffic(5.0, 50, 20, 2.0, dict(zip(names, decided, strict=False))),
+        traffic=Traffic(5.0, 50, 20, peak=2.0, decided=dict(zip(names, decided, strict=False))),
         goals=goals or Goals(),
         training=Training(compute_flops=compute, trunk=trunk),
         objective=objective,  # type: ignore[arg-type]

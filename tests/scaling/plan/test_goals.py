@@ -5,7 +5,7 @@ import pytest
 
 from scaling.plan.exitlaw import shipped
 from scaling.plan.fleet import Fleet, Goals
-from scaling.plan.goals import failing, goals_of, measured
+from scaling.plan.goals import failing, measured
 from scaling.plan.search import best, groups, limits_of, search
 from tests.scaling.plan.fleets import machine, small_fleet
 
