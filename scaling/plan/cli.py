@@ -105,7 +105,7 @@ def _plan(options: argparse.Namespace) -> None:
 
     check_out(options.out)
     fleet = read_fleet(Path(options.fleet))
-    found = plan(fleet, _law(options.law, fleet), strict=options.strict)
+    found = plan(fleet, _law(options.law, fleet), strict=options.strict, explained=options.explain)
     write(found, options.out)
     if options.json:
         sys.stdout.write(dumps(found.document))

@@ -1,19 +1,16 @@
-"""`Plan`: one answer, with its figures by tier, and `PlanDocument`, which is `plan.json`."""
+"""`Plan`: one answer, with its figures by tier."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from scaling.findings import Finding
 from scaling.law import LEVEL
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet
-from scaling.plan.search import Choice, Found, Group, ceilings, loss_table
+from scaling.plan.search import Group, ceilings, loss_table
 from scaling.plan.tiers import room
 from scaling.quantiles import bounds
 
-PLAN_VERSION = 1
 GIGA = 1e9
 
 
@@ -90,46 +87,6 @@ class Plan:
         return tuple(tier.exit_layer for tier in self.tiers)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """How often the draws of the law choose something."""
-
-    what: str
-    share: float
-
-
-@dataclass(frozen=True)
-class LawUsed:
-    """Which law it was."""
-
-    name: str
-    form: str
-    formula: str
-    runs_sha256: str
-    ranges: Mapping[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class PlanDocument:
-    """`plan.json`."""
-
-    schema_version: int
-    fleet: str
-    objective: str
-    law: LawUsed
-    candidates: int
-    """Placements that were judged by the law."""
-    best: Plan
-    others: tuple[Plan, ...]
-    """The best of other choices of trunk and tiers, in order."""
-    pareto: tuple[Plan, ...]
-    """Plans that no other beats in cost, latency, quality and energy at once."""
-    draws: int
-    chosen: Mapping[str, tuple[Chosen, ...]]
-    """By `tiers`, `d_model`, and `exit TIER`, what the law's draws choose, most often first."""
-    findings: tuple[Finding, ...]
-
-
 def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
     """A candidate with all its figures."""
     made, placements = group.made, group.placements
@@ -177,26 +134,3 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
         power_w=float(placements.power[index]),
         outside=law.outside(made.n, made.d, made.granularity, made.flops),
     )
-
-
-def chosen(fleet: Fleet, found: Found) -> dict[str, tuple[Chosen, ...]]:
-    """How often the draws choose which tiers, width and exit layers."""
-    rows = [_described(fleet, found, choice) for choice in found.per_draw]
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    return {key: _shares([row[key] for row in rows if key in row], len(rows)) for key in keys}
-
-
-def _described(fleet: Fleet, found: Found, choice: Choice | None) -> dict[str, str]:
-    if choice is None:
-        return {"tiers": "no plan keeps the loss goals"}
-    group = found.groups[choice.group]
-    layers = group.placements.layers[choice.index]
-    names = [fleet.tiers[at].name for at in group.used]
-    depth = group.made.spec.n_layers
-    exits = {f"exit {name}": f"{layer} of {depth}" for name, layer in zip(names, layers, strict=True)}
-    return {"tiers": ", ".join(names), "d_model": str(group.made.spec.d_model), **exits}
-
-
-def _shares(values: Sequence[str], of: int) -> tuple[Chosen, ...]:
-    counts = {value: values.count(value) for value in dict.fromkeys(values)}
-    return tuple(Chosen(value, count / of) for value, count in sorted(counts.items(), key=lambda item: -item[1]))

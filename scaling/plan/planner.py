@@ -7,11 +7,14 @@ import numpy as np
 
 from family.spec import Exit, FamilySpec
 from scaling.errors import ScalingError
+from scaling.plan.beside import beside
+from scaling.plan.document import PLAN_VERSION, LawUsed, PlanDocument, chosen
 from scaling.plan.exitlaw import ExitLaw
+from scaling.plan.explain import explain
 from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.goals import failing
 from scaling.plan.placement import best_rows
-from scaling.plan.plan import PLAN_VERSION, LawUsed, Plan, PlanDocument, chosen, plan_of
+from scaling.plan.plan import Plan, plan_of
 from scaling.plan.search import Choice, Found, ranked, search
 
 OTHERS = 9
@@ -33,13 +36,14 @@ class Planned:
     """What to train."""
 
 
-def plan(fleet: Fleet, law: ExitLaw, strict: bool = False) -> Planned:
+def plan(fleet: Fleet, law: ExitLaw, strict: bool = False, explained: bool = False) -> Planned:
     """The best plan of a fleet.
 
     Args:
         fleet: the question.
         law: of exits.
         strict: refuse a plan outside of the law's range.
+        explained: also say why it is as it is.
 
     Raises:
         ScalingError: no plan keeps all goals; the text says which goal fails and the nearest that holds. Or with
@@ -62,6 +66,8 @@ def plan(fleet: Fleet, law: ExitLaw, strict: bool = False) -> Planned:
         draws=len(found.per_draw),
         chosen=chosen(fleet, found),
         findings=law.findings,
+        beside=beside(fleet, law, found, best),
+        explanation=explain(fleet, law, found, best, objective_of(fleet)) if explained else None,
     )
     if strict and document.best.outside:
         raise ScalingError(

@@ -106,15 +106,19 @@ def limits_of(fleet: Fleet) -> Limits:
     )
 
 
-def groups(fleet: Fleet, law: ExitLaw, limits: Limits) -> Iterator[Group]:
-    """Every trunk with every choice of tiers that has a placement within the limits."""
+def groups(
+    fleet: Fleet, law: ExitLaw, limits: Limits, uses: Sequence[tuple[int, ...]] | None = None
+) -> Iterator[Group]:
+    """Every trunk with every choice of tiers (or of `uses`) that has a placement within the limits."""
     for trunk in trunks(fleet.training, law):
         made_of = {m: make(trunk, m, fleet.training, law) for m in range(1, min(len(fleet.tiers), trunk.n_layers) + 1)}
         tiers = Stages(fleet, made_of[min(2, max(made_of))].spec, trunk.tied)
         for m, made in made_of.items():
             if made.d < 1:
                 continue
-            for used in combinations(range(len(fleet.tiers)), m):
+            for used in combinations(range(len(fleet.tiers)), m) if uses is None else uses:
+                if len(used) != m:
+                    continue
                 found = tiers.of(used)
                 placements = place([[option.stage for option in options] for options in found], trunk.n_layers, limits)
                 if not len(placements):

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from scaling.plan.beside import Beside
+from scaling.plan.document import PlanDocument
+from scaling.plan.explain import explanation_lines
 from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
-from scaling.plan.plan import Figure, Plan, PlanDocument, TierPlan
+from scaling.plan.plan import Figure, Plan, TierPlan
 
 SHOWN = 4
 """Choices of the law's draws in a line."""
@@ -24,7 +27,9 @@ def plan_table(document: PlanDocument) -> str:
         "",
         *aligned([_PLAN_HEAD, *(_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
         "",
+        *_beside(document.beside),
         *_draws(document),
+        *(["", *explanation_lines(document.explanation), ""] if document.explanation else ()),
         *(f"outside: {text}" for text in best.outside),
         *map(str, document.findings),
     ]
@@ -66,6 +71,23 @@ def _row(i: int, plan: Plan) -> tuple[str, ...]:
         f"{plan.cost_per_hour:,.2f}",
         f"{plan.power_w:,.0f}",
     )
+
+
+def _beside(ways: Sequence[Beside]) -> Iterator[str]:
+    if not ways:
+        return
+    head = ("beside it", "loss", "TPOT ms", "per hour", "W", "")
+    yield from aligned([head, *map(_way, ways)])
+    yield ""
+
+
+def _way(way: Beside) -> tuple[str, ...]:
+    values = (way.loss, way.tpot_s and way.tpot_s * 1e3, way.cost_per_hour, way.power_w)
+    cells = ("-" if value is None else form.format(value) for value, form in zip(values, _FORMS, strict=True))
+    return way.name, *cells, way.what + (f"; fails {', '.join(way.fails)}" if way.fails else "")
+
+
+_FORMS = ("{:.3f}", "{:.1f}", "{:,.2f}", "{:,.0f}")
 
 
 def _draws(document: PlanDocument) -> Iterator[str]:

@@ -1,0 +1,224 @@
+"""Why a plan is as it is: what other G come to, what an exit a layer earlier or later would cost, which goals bind,
+and what one more unit of each resource buys.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from scaling.plan.exitlaw import ExitLaw
+from scaling.plan.fleet import Fleet, Link, Objective, Tier
+from scaling.plan.goals import goals_of
+from scaling.plan.placement import Limits, Placements, place_all
+from scaling.plan.search import Choice, Found, Group, groups, limits_of, loss_table
+
+T = TypeVar("T")
+TIGHT = 0.05
+"""A goal binds where less than this share of it is left."""
+MORE = 1.1
+"""One more unit: a tenth."""
+STEPS = (-2, -1, 1, 2)
+"""Layers by which exits are moved to see what happens."""
+UNITS = {"cost": "per hour", "latency": "s per token", "quality": "nats", "energy": "W"}
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The best plan of a G."""
+
+    granularity: int
+    tiers: str
+    score: float | None
+    """Of the objective; missing where no plan of this G keeps the goals."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An exit somewhere else, all else the same."""
+
+    tier: str
+    layer: int
+    score: float
+    breaks: tuple[str, ...]
+    """Goals that fail then."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A goal and what is left of it."""
+
+    goal: str
+    asked: str
+    has: str
+    left: float
+    """Share of the limit."""
+    binds: bool
+
+
+@dataclass(frozen=True)
+class Bought:
+    """What a tenth more of something, or of a goal, changes."""
+
+    what: str
+    score: float
+    change: float
+    """Of the objective; negative is better."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that `--explain` says."""
+
+    objective: str
+    unit: str
+    score: float
+    granularities: tuple[Alternative, ...]
+    moved: tuple[Moved, ...]
+    goals: tuple[Binding, ...]
+    buys: tuple[Bought, ...]
+
+
+def explain(fleet: Fleet, law: ExitLaw, found: Found, best: Choice, objective: Objective) -> Explanation:
+    """Why this plan. `best` is the choice of `found` that is best in `objective`."""
+    group = found.groups[best.group]
+    score = float(group.score(objective)[best.index])
+    return Explanation(
+        objective=objective,
+        unit=UNITS[objective],
+        score=score,
+        granularities=tuple(_granularities(fleet, found, objective)),
+        moved=tuple(_moved(fleet, law, group, best.index, objective)),
+        goals=tuple(_binding(fleet, group, best.index)),
+        buys=tuple(_buys(fleet, law, score, objective)),
+    )
+
+
+def _granularities(fleet: Fleet, found: Found, objective: Objective) -> Iterator[Alternative]:
+    for g in range(1, len(fleet.tiers) + 1):
+        rows = [
+            (float(group.score(objective)[group.kept].min()), "+".join(fleet.tiers[at].name for at in group.used))
+            for group in found.groups
+            if len(group.used) == g and group.kept.any()
+        ]
+        least = min(rows, default=None)
+        yield Alternative(g, least[1] if least else "", least[0] if least else None)
+
+
+def _moved(fleet: Fleet, law: ExitLaw, group: Group, index: int, objective: Objective) -> Iterator[Moved]:
+    """Every early exit a little earlier and later; the tiers on both sides take the difference."""
+    layers = group.placements.layers[index]
+    loose = replace(limits_of(fleet), ttft=np.inf, tpot=np.inf, cost=np.inf)
+    anywhere = _anywhere(group, loose)
+    for i, at in enumerate(group.used[:-1]):
+        for step in STEPS:
+            wanted = layers.copy()
+            wanted[i] += step
+            if (np.diff(wanted, prepend=0) < 1).any():
+                continue
+            rows = np.flatnonzero((anywhere.layers == wanted).all(axis=1))
+            moved = anywhere.take(rows)
+            losses = loss_table(law, law.theta, group.made)[0][moved.layers - 1]
+            other = replace(group, placements=moved, losses=losses)
+            breaks = [goal.measure(fleet, other) > goal.wanted * (1 + 1e-9) for goal in goals_of(fleet)]
+            fewest = int(
+                np.argmin(np.sum(breaks, axis=0) + 1e-6 * other.score(objective) / max(other.score(objective)))
+            )
+            names = tuple(goal.name for goal, broken in zip(goals_of(fleet), breaks, strict=True) if broken[fewest])
+            yield Moved(fleet.tiers[at].name, int(wanted[i]), float(other.score(objective)[fewest]), names)
+
+
+def _anywhere(group: Group, limits: Limits) -> Placements:
+    """Every placement of a group, those included that do not fit."""
+    options = [
+        [replace(option.stage, possible=np.ones_like(option.stage.possible)) for option in tier]
+        for tier in group.options
+    ]
+    return place_all(options, group.made.spec.n_layers, limits)
+
+
+def _binding(fleet: Fleet, group: Group, index: int) -> Iterator[Binding]:
+    for goal in goals_of(fleet):
+        has = float(goal.measure(fleet, group)[index])
+        left = 1 - has / goal.wanted
+        yield Binding(goal.name, goal.shown(goal.wanted), goal.shown(has), left, left < TIGHT)
+
+
+def _buys(fleet: Fleet, law: ExitLaw, score: float, objective: Objective) -> Iterator[Bought]:
+    for what, other in _better(fleet):
+        rows = (group.score(objective)[group.kept] for group in groups(other, law, limits_of(other)))
+        least = min((float(row.min()) for row in rows if len(row)), default=np.inf)
+        if np.isfinite(least):
+            yield Bought(what, least, least - score)
+
+
+def _better(fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
+    """The fleet with a tenth more of each thing, one at a time."""
+    if compute := fleet.training.compute_flops:
+        yield "training compute", replace(fleet, training=replace(fleet.training, compute_flops=compute * MORE))
+    for i, tier in enumerate(fleet.tiers):
+        for what, change in _HARDWARE.items():
+            yield f"{tier.name}: {what}", replace(fleet, tiers=_at(fleet.tiers, i, change(tier)))
+    for i, (below, above) in enumerate(zip(fleet.tiers[:-1], fleet.tiers[1:], strict=True)):
+        for what, faster in _LINK.items():
+            yield (
+                f"{below.name}-{above.name}: {what}",
+                replace(fleet, links=_at(fleet.links, i, faster(fleet.links[i]))),
+            )
+    goals = fleet.goals
+    for name in ("ttft_s", "tpot_s", "budget_per_hour"):
+        if (value := getattr(goals, name)) is not None:
+            looser = replace(goals, **{name: value * MORE})
+            yield f"goal {name.removesuffix('_s')}, looser", replace(fleet, goals=looser)
+    for name, most in goals.loss.items():
+        yield (
+            f"goal loss of {name}, 1% looser",
+            replace(fleet, goals=replace(goals, loss={**goals.loss, name: most * 1.01})),
+        )
+
+
+def _hardware(**names: float) -> Callable[[Tier], Tier]:
+    def change(tier: Tier) -> Tier:
+        old = tier.hardware
+        more = {name: getattr(old, name) * factor for name, factor in names.items() if name != "flops"}
+        flops = {name: value * names.get("flops", 1.0) for name, value in old.flops.items()}
+        return replace(tier, hardware=replace(old, flops=flops, **more))
+
+    return change
+
+
+_HARDWARE: dict[str, Callable[[Tier], Tier]] = {
+    "compute": _hardware(flops=MORE),
+    "memory bandwidth": _hardware(bandwidth_bytes=MORE),
+    "memory": _hardware(memory_bytes=MORE),
+}
+_LINK: dict[str, Callable[[Link], Link]] = {
+    "bandwidth": lambda link: replace(link, up_bps=link.up_bps * MORE, down_bps=link.down_bps * MORE),
+    "shorter round trip": lambda link: replace(link, rtt_s=link.rtt_s / MORE),
+}
+
+
+def _at(values: tuple[T, ...], i: int, value: T) -> tuple[T, ...]:
+    return (*values[:i], value, *values[i + 1 :])
+
+
+def explanation_lines(found: Explanation) -> Iterator[str]:
+    """The explanation for people."""
+    yield f"why this G (least {found.objective}, {found.unit}):"
+    for one in found.granularities:
+        text = "no plan keeps the goals" if one.score is None else f"{one.score:.4g} on {one.tiers}"
+        yield f"  G = {one.granularity}: {text}"
+    if found.moved:
+        yield "why these layers:"
+    for move in found.moved:
+        change = move.score - found.score
+        verdict = f"breaks {', '.join(move.breaks)}" if move.breaks else f"{change:+.3g} {found.unit}"
+        yield f"  {move.tier}'s exit after layer {move.layer}: {verdict}"
+    yield "goals:"
+    for goal in found.goals:
+        yield f"  {goal.goal}: {goal.has} of {goal.asked}{', binds' if goal.binds else f', {goal.left:.0%} left'}"
+    gains = [gain for gain in found.buys if abs(gain.change) > 1e-9 * max(abs(found.score), 1e-12)]
+    yield "a tenth more of each, what it buys:" if gains else "a tenth more of anything buys nothing"
+    for gain in sorted(gains, key=lambda gain: gain.change):
+        yield f"  {gain.what}: {gain.change:+.3g} {found.unit}"
