@@ -12,7 +12,7 @@ from scaling.plan.plan import GIGA, plan_of
 from scaling.plan.queueing import BUSY
 from scaling.plan.search import Choice, Found, Group, groups, limits_of
 from scaling.plan.shapes import count
-from scaling.plan.stages import price_per_hour
+from scaling.plan.stages import spent_on
 from scaling.plan.tiers import Part, held
 from training.flops import training_flops
 
@@ -92,10 +92,9 @@ def _ids(fleet: Fleet, group: Group, index: int) -> Beside:
             room = tier.hardware.memory_bytes / GIGA
             fails.append(f"{tier.name}: {layers[i]} layers do not fit, or take too many machines ({room:.3g} GB each)")
             continue
-        machines, hardware = own.machines[k], tier.hardware
-        idle = hardware.idle_w if part.shared else 0.0
-        cost += machines * price_per_hour(tier, part.shared)
-        power += machines * (own.busy[k] * (hardware.busy_w - hardware.idle_w) + idle)
+        spent = spent_on(fleet, part, own.machines[[k]], own.busy[[k]])
+        cost += float(np.asarray(spent.per_hour)[0])
+        power += float(np.asarray(spent.power_w)[0])
         latency += share * (own.step_s[k] + own.exit_tpot_s)
     what = "token ids in place of rows: each tier computes its exits' layers from the first on, and streams"
     return Beside("token ids", what, float(group.quality[index]), latency, cost, power, group.made.flops, tuple(fails))

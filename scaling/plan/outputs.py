@@ -9,8 +9,10 @@ from family.strict import dumps
 from scaling.errors import ScalingError
 from scaling.plan.plan import Plan
 from scaling.plan.planner import Planned
+from scaling.plan.report import report
 
 PLAN_NAME, SPEC_NAME, REPLICAS_NAME, NODES_NAME = "plan.json", "family-spec.json", "replicas.yaml", "nodes"
+REPORT_NAME = "report.html"
 PORT = 7001
 
 
@@ -30,6 +32,7 @@ def write(planned: Planned, out: Path) -> None:
     for name, text in node_settings(best).items():
         write_atomic(out / NODES_NAME / f"{name}.toml", text)
     write_atomic(out / REPLICAS_NAME, replicas(best))
+    write_atomic(out / REPORT_NAME, report(planned.document))
 
 
 def node_settings(best: Plan) -> Mapping[str, str]:

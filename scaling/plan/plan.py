@@ -7,8 +7,10 @@ import numpy as np
 from scaling.law import LEVEL
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet
+from scaling.plan.money import JOULES_PER_KWH, MILLION
 from scaling.plan.search import Group, ceilings, loss_table
-from scaling.plan.tiers import room
+from scaling.plan.stages import Option
+from scaling.plan.tiers import parts_of, room
 from scaling.quantiles import bounds
 
 GIGA = 1e9
@@ -21,6 +23,24 @@ class Figure:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class TierTimes:
+    """Mean seconds of the steps of a text on a tier and on the way to it, waiting included."""
+
+    answer_s: float
+    """There and back from the tier below, without rows."""
+    prompt_up_s: float
+    """A prompt's rows."""
+    row_up_s: float
+    prefill_s: float
+    """A prompt through the tier's layers."""
+    step_s: float
+    """A token through them."""
+    exit_first_s: float
+    """The exit, for the first token."""
+    exit_s: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,7 @@ class TierPlan:
     """What the goals leave of a machine's memory."""
     cost_per_hour: float
     power_w: float
+    times: TierTimes
     loss_goal: float | None = None
     available: int | None = None
     """Machines that there are."""
@@ -73,6 +94,9 @@ class Plan:
     """Mean over requests."""
     cost_per_hour: float
     power_w: float
+    cost_per_million: float
+    """Tokens."""
+    kwh_per_million: float
     outside: tuple[str, ...]
     """What lies outside the range of the law's runs."""
 
@@ -117,10 +141,13 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
                 room_gb=room(fleet, tier) / GIGA,
                 cost_per_hour=float(stage.cost[k]),
                 power_w=float(stage.power[k]),
+                times=_times(option, k, parts_of(fleet.traffic.prompt_tokens)),
                 loss_goal=None if np.isinf(goals[i]) else float(goals[i]),
                 available=tier.count,
             )
         )
+    cost, power = float(placements.cost[index]), float(placements.power[index])
+    tokens_per_s = fleet.traffic.requests_per_second * fleet.traffic.output_tokens
     return Plan(
         tiers=tuple(tiers),
         d_model=made.spec.d_model,
@@ -130,7 +157,22 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
         training_flops=made.flops,
         loss=float(group.quality[index]),
         tpot_s=float(placements.latency[index]),
-        cost_per_hour=float(placements.cost[index]),
-        power_w=float(placements.power[index]),
+        cost_per_hour=cost,
+        power_w=power,
+        cost_per_million=cost / 3600 / tokens_per_s * MILLION,
+        kwh_per_million=power / tokens_per_s * MILLION / JOULES_PER_KWH,
         outside=law.outside(made.n, made.d, made.granularity, made.flops),
+    )
+
+
+def _times(option: Option, k: int, parts: int) -> TierTimes:
+    held, hop = option.held, option.hop
+    return TierTimes(
+        hop.answer_s,
+        hop.prompt_s * parts,
+        hop.row_s,
+        float(held.prefill_s[k]),
+        float(held.step_s[k]),
+        held.exit_ttft_s,
+        held.exit_tpot_s,
     )

@@ -7,7 +7,8 @@ import numpy as np
 
 from family.spec import FamilySpec
 from scaling.plan.chain import LEAST_RTO_S, ROOT_TWO
-from scaling.plan.fleet import Fleet, Link, Tier
+from scaling.plan.fleet import Fleet, Link
+from scaling.plan.money import TierCost, rates, tier_cost
 from scaling.plan.placement import Stage
 from scaling.plan.queueing import BUSY
 from scaling.plan.tiers import Held, Part, held, parts_of
@@ -19,8 +20,6 @@ LOADS = (BUSY, BUSY / 2)
 waiting."""
 CODEC = "f32"
 """How rows travel. A plan for a bundle may choose another, by the quality that was measured."""
-HOURS = 3 * 365 * 24
-"""In which a machine that has no price per hour is written off."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,10 @@ class Stages:
 
 
 def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Stage:
-    tier, parts = fleet.tiers[part.tier], parts_of(fleet.traffic.prompt_tokens)
+    parts = parts_of(fleet.traffic.prompt_tokens)
     jitter = way(fleet, part.below, part.tier).jitter_s ** 2
-    hardware, possible = tier.hardware, behind.possible > 0
-    machines = np.where(possible, behind.machines, 0.0)
-    watts = behind.busy * (hardware.busy_w - hardware.idle_w) + (hardware.idle_w if part.shared else 0.0)
+    possible = behind.possible > 0
+    spent = spent_on(fleet, part, np.where(possible, behind.machines, 0.0), behind.busy)
     inside = part.below is not None  # a token's way from the users to the first tier and back is a stream's
     return Stage(
         share=part.share,
@@ -90,8 +88,8 @@ def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Sta
         tpot_var=behind.step_var + (jitter if inside else 0.0),
         own_ttft=behind.exit_ttft_s,
         own_tpot=behind.exit_tpot_s,
-        cost=machines * price_per_hour(tier, part.shared),
-        power=machines * watts,
+        cost=np.asarray(spent.per_hour),
+        power=np.asarray(spent.power_w),
         possible=possible,
     )
 
@@ -120,11 +118,15 @@ def answering(used: Sequence[int], tier: int) -> int:
     return next((i for i, at in enumerate(used) if at >= tier), len(used) - 1)
 
 
-def price_per_hour(tier: Tier, shared: bool) -> float:
-    """Of one machine. The users' own machines are there anyway, so that they cost only what the fleet says."""
-    if tier.price_per_hour is not None:
-        return tier.price_per_hour
-    return tier.hardware.price_usd / HOURS if shared else 0.0
+def spent_on(fleet: Fleet, part: Part, machines: FloatArray, busy: FloatArray) -> TierCost:
+    """Money and energy of a tier, in the mean over the day.
+
+    The users' own machines are there and on anyway: they cost what the fleet says, or nothing, and draw what they
+    compute with.
+    """
+    tier = fleet.tiers[part.tier]
+    price = tier.price_per_hour if part.shared or tier.price_per_hour else 0.0
+    return tier_cost(rates(tier.hardware, price), machines, busy / fleet.traffic.peak, 1.0 if part.shared else 0.0)
 
 
 def _answered(fleet: Fleet, used: Sequence[int], i: int) -> list[str]:

@@ -23,12 +23,13 @@ def plan_table(document: PlanDocument) -> str:
         f"train N = {best.parameters:.3g} parameters (width {best.d_model}, {best.n_layers} layers)",
         f"on D = {best.tokens:.3g} tokens in {best.training_flops:.3g} FLOPs, with exits after layers {exits}",
         "",
-        *aligned([_TIER_HEAD, *map(_tier, best.tiers)]),
+        *aligned([TIER_HEAD, *map(tier_row, best.tiers)]),
+        f"a million tokens: {best.cost_per_million:.4g} and {best.kwh_per_million:.3g} kWh",
         "",
-        *aligned([_PLAN_HEAD, *(_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
+        *aligned([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
         "",
         *_beside(document.beside),
-        *_draws(document),
+        *draws_lines(document),
         *(["", *explanation_lines(document.explanation), ""] if document.explanation else ()),
         *(f"outside: {text}" for text in best.outside),
         *map(str, document.findings),
@@ -36,13 +37,14 @@ def plan_table(document: PlanDocument) -> str:
     return "\n".join(lines) + "\n"
 
 
-_TIER_HEAD = (
+TIER_HEAD = (
     "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of", "per hour", "W",
 )  # fmt: skip
-_PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", "per hour", "W")
+PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", "per hour", "W")
 
 
-def _tier(tier: TierPlan) -> tuple[str, ...]:
+def tier_row(tier: TierPlan) -> tuple[str, ...]:
+    """Cells under `TIER_HEAD`."""
     return (
         tier.tier,
         f"{tier.first_layer}-{tier.exit_layer - 1}",
@@ -59,7 +61,8 @@ def _tier(tier: TierPlan) -> tuple[str, ...]:
     )
 
 
-def _row(i: int, plan: Plan) -> tuple[str, ...]:
+def plan_row(i: int, plan: Plan) -> tuple[str, ...]:
+    """Cells under `PLAN_HEAD`; i is its rank."""
     return (
         str(i),
         "+".join(tier.tier for tier in plan.tiers),
@@ -77,11 +80,12 @@ def _beside(ways: Sequence[Beside]) -> Iterator[str]:
     if not ways:
         return
     head = ("beside it", "loss", "TPOT ms", "per hour", "W", "")
-    yield from aligned([head, *map(_way, ways)])
+    yield from aligned([head, *map(way_row, ways)])
     yield ""
 
 
-def _way(way: Beside) -> tuple[str, ...]:
+def way_row(way: Beside) -> tuple[str, ...]:
+    """Name, loss, TPOT, cost, power, what it is."""
     values = (way.loss, way.tpot_s and way.tpot_s * 1e3, way.cost_per_hour, way.power_w)
     cells = ("-" if value is None else form.format(value) for value, form in zip(values, _FORMS, strict=True))
     return way.name, *cells, way.what + (f"; fails {', '.join(way.fails)}" if way.fails else "")
@@ -90,7 +94,8 @@ def _way(way: Beside) -> tuple[str, ...]:
 _FORMS = ("{:.3f}", "{:.1f}", "{:,.2f}", "{:,.0f}")
 
 
-def _draws(document: PlanDocument) -> Iterator[str]:
+def draws_lines(document: PlanDocument) -> Iterator[str]:
+    """What the law's draws choose, a line for each thing."""
     if document.chosen:
         yield f"what {document.draws} draws of the law choose:"
     for what, shares in document.chosen.items():

@@ -1,0 +1,82 @@
+"""The report of a plan: one HTML file with everything in it, no script, no network."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from scaling.plan.document import PlanDocument
+from scaling.plan.explain import explanation_lines
+from scaling.plan.svg import pareto, placement, timeline
+from scaling.plan.table import PLAN_HEAD, TIER_HEAD, draws_lines, plan_row, tier_row, way_row
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 900px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
+table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
+td, th { padding: 3px 9px; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
+td.wide { white-space: normal; min-width: 18em }
+pre { background: #f6f6f4; padding: 1em; overflow-x: auto; font-size: 13px }
+svg text { font-family: system-ui, sans-serif }
+.mark { background: #fff3cd; padding: .4em .8em; margin: .3em 0 }
+"""
+
+
+def report(document: PlanDocument) -> str:
+    """The whole page."""
+    best = document.best
+    title = f"{document.fleet}: a plan"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>Least {escape(document.objective)} of {document.candidates:,} placements that keep the goals. Train "
+        f"<b>N = {best.parameters:.3g}</b> parameters (width {best.d_model}, {best.n_layers} layers) on "
+        f"<b>D = {best.tokens:.3g}</b> tokens in {best.training_flops:.3g} FLOPs, with exits after layers "
+        f"<b>{', '.join(map(str, best.exit_layers))}</b>: G = {best.granularity}. A million tokens cost "
+        f"{best.cost_per_million:.4g} and {best.kwh_per_million:.3g} kWh.</p>",
+        *(f'<div class="mark">outside: {escape(text)}</div>' for text in best.outside),
+        "<h2>Where the layers stand</h2>",
+        placement(document),
+        *_table([TIER_HEAD, *map(tier_row, best.tiers)]),
+        "<p>Losses have 90% intervals of the law's bootstrap; times are at the goals' percentile, at the peak.</p>",
+        "<h2>What no plan beats in cost, latency, quality and energy at once</h2>",
+        pareto(document),
+        "<p>Circles are as large as the time per token is long; the filled one is the plan.</p>",
+        *_timelines(document),
+        "<h2>Other plans, in order</h2>",
+        *_table([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
+    ]
+    if document.beside:
+        head = ("", "loss", "TPOT ms", "per hour", "W", "what it is")
+        parts += ["<h2>Beside it</h2>", *_table([head, *map(way_row, document.beside)])]
+    parts += ["<h2>How sure the choice is</h2>", f"<pre>{escape(chr(10).join(draws_lines(document)))}</pre>"]
+    if document.explanation:
+        parts += ["<h2>Why</h2>", f"<pre>{escape(chr(10).join(explanation_lines(document.explanation)))}</pre>"]
+    parts += ["<h2>The law</h2>", *_law(document)]
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _timelines(document: PlanDocument) -> Iterator[str]:
+    yield "<h2>What the time is spent on</h2>"
+    for i, tier in enumerate(document.best.tiers):
+        if tier.decides:
+            yield f"<h3>{escape(tier.tier)} decides ({tier.decides:.0%} of the requests)</h3>"
+            yield timeline(document.best, i)
+
+
+def _law(document: PlanDocument) -> Iterator[str]:
+    law = document.law
+    ranges = ", ".join(f"{name.upper()} {low:.3g} to {high:.3g}" for name, (low, high) in law.ranges.items())
+    yield f"<p>{escape(law.name)}: L = {escape(law.formula)}, fitted to {escape(ranges)}.</p>"
+    yield from (f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "<table>"
+    for k, row in enumerate(rows):
+        kind = "th" if k == 0 else "td"
+        cells = (f"<{kind}{' class=wide' if len(cell) > 40 else ''}>{escape(cell)}</{kind}>" for cell in row)
+        yield f"<tr>{''.join(cells)}</tr>"
+    yield "</table>"
