@@ -3,7 +3,8 @@
 FamilialError
 ├── SpecError        a family specification is malformed or contradicts itself
 ├── ManifestError    a bundle's manifest is missing, malformed or of another version
-└── BundleError      a file that the manifest lists is missing, truncated or altered
+├── BundleError      a file that the manifest lists is missing, truncated or altered
+└── ProfileError     a machine's profile is missing, malformed, or does not have what is asked of it
 """
 
 
@@ -26,3 +27,7 @@ class ManifestError(FamilialError):
 
 class BundleError(FamilialError):
     """A file of a bundle is missing, truncated or altered; the text names the file."""
+
+
+class ProfileError(FamilialError):
+    """A machine's profile is missing, malformed or of another version, or does not have what is asked of it."""

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point of the `relay-node` command."""
+    """Entry point of the `relay-node` command; `relay-node profile` measures in place of serving."""
+    if sys.argv[1:2] == ["profile"]:
+        from relay.cli import profile
+
+        profile.main(sys.argv[2:])
+        return
     arguments = _parser().parse_args()
     os.environ.update(QUIET_GRPC | os.environ)
     run(lambda: _serve(arguments), name="relay-node", extra="node")
@@ -29,7 +34,8 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="relay-node",
-        description="Serve one tier of a family: its trunk segments and the exits on them.",
+        description="Serve one tier of a family: its trunk segments and the exits on them. `relay-node profile` "
+        "measures this machine for the planner instead; it has a --help of its own.",
     )
     add_flags(parser, NODE_SETTINGS)
     parser.add_argument("--json", action="store_true", help="say that the node is ready as one JSON object")

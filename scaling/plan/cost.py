@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Number: TypeAlias = float | NDArray[np.float64]
 """A number, or an array of them: all arithmetic of the planner is by element and broadcasts."""
+LARGEST_FORWARD = 512
+"""Rows that a node reads in one forward, at most."""
 
 
 class GraphCost(Protocol):
@@ -58,4 +60,6 @@ class Machine:
     """Of the whole machine."""
     other_bytes: float = 0.0
     """A node's memory without weights, keys and values: the process itself."""
+    forward_bytes: Mapping[str, float] = field(default_factory=dict)
+    """What each graph takes more, once it has read `LARGEST_FORWARD` rows at once."""
     node: NodeCost = field(default_factory=NodeCost)

@@ -1,0 +1,1 @@
+"""Deployments that are really run here, and what the planner says of them."""

@@ -1,0 +1,126 @@
+"""Running a configuration: nodes of their own, links by the project's shaper, and texts through them."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median, quantiles
+from typing import Any
+
+from benchmarks import report
+from benchmarks.net.proxy import LinkProxy
+from benchmarks.net.texts import QUESTIONS, Timed, timed
+from benchmarks.plan.configurations import TIERS, Configuration
+from deploy.local import node
+from relay import policy as relay_policy
+from relay.batch import RECENT_S
+from relay.client.aio import AsyncRelayClient
+from relay.client.types import GenerateOptions
+from relay.node.text import TextCodec
+from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
+
+THREADS = "1"
+QUIET_S = RECENT_S + 0.05
+"""Between two texts of one session alone: before, a node takes the first for one that goes on."""
+TEXTS, MANY_TEXTS = 3, 8
+"""Of each session, after a first that does not count; more where the text itself says which exits decide."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    role: str
+    content: str
+
+
+def prompts(bundle: Path, tokens: int, count: int) -> list[list[int]]:
+    """Ids of the questions of Spec-Bench that are nearest to so many tokens, as a conversation's first turn."""
+    from family.manifest import load_manifest
+
+    codec = TextCodec(bundle, load_manifest(bundle))
+    lines = report.data(QUESTIONS).read_text(encoding="utf-8").splitlines()
+    found = [codec.encode_chat([_Turn("user", json.loads(line)["turns"][0])]) for line in lines]
+    return [list(ids) for ids in sorted(found, key=lambda ids: abs(len(ids) - tokens))[:count]]
+
+
+def texts_of(configuration: Configuration) -> int:
+    """How many texts it takes, the first of each session included."""
+    each = TEXTS if isinstance(configuration.policy, FixedExit) else MANY_TEXTS
+    return (1 + each) * configuration.sessions
+
+
+def relayed(policy: Policy) -> relay_policy.Policy:
+    """The policy as a request says it."""
+    match policy:
+        case FixedExit(exit=exit_, burst=burst):
+            return relay_policy.FixedExit(exit_, burst)
+        case ConfidenceExit(epsilon=epsilon):
+            return relay_policy.ConfidenceExit(epsilon=epsilon)
+        case SpeculativeExit(exit=exit_, draft_exit=draft, length=length):
+            return relay_policy.SpeculativeExit(exit_, draft, length)
+
+
+async def run(configuration: Configuration) -> dict[str, Any]:
+    """What was measured of it."""
+    bundle = report.bundle(configuration.precision)
+    texts = prompts(bundle, configuration.prompt, texts_of(configuration))
+    async with AsyncExitStack() as stack:
+        upstream: str | None = None
+        proxies: list[LinkProxy] = []
+        for i in reversed(range(len(configuration.cut))):
+            if upstream is not None:
+                proxy = LinkProxy(configuration.ways[i].shaped(), upstream)
+                proxies.insert(0, proxy)
+                upstream = await stack.enter_async_context(proxy)
+            options = ["--segments", configuration.cut[i], "--threads", THREADS]
+            options += ["--send", configuration.send] if i == 0 and upstream else []
+            upstream = await stack.enter_async_context(node(bundle, TIERS[i], upstream, *options))
+        assert upstream is not None
+        client = await stack.enter_async_context(AsyncRelayClient(upstream))
+        options_ = GenerateOptions(
+            policy=relayed(configuration.policy),
+            max_tokens=configuration.tokens,
+            ignore_stop=True,
+            codec=configuration.codec,
+        )
+        warm, rest = texts[: configuration.sessions], texts[configuration.sessions :]
+        await asyncio.gather(*(timed(client, ids, options_) for ids in warm))
+        before = [proxy.bytes for proxy in proxies]
+        started = time.perf_counter()
+        found = await _all(client, rest, options_, configuration.sessions)
+        took_s = time.perf_counter() - started
+        await asyncio.sleep(max(0.2, 2 * sum(way.rtt_ms for way in configuration.ways) / 1e3))  # goodbyes
+        spent = [proxy.bytes - b for proxy, b in zip(proxies, before, strict=True)]
+        nodes = await client.describe()
+    steps = [step for text in found for step in text.steps_ms]
+    return {
+        "name": configuration.name,
+        "prompt_tokens": mean(len(ids) for ids in rest),
+        "ttft_ms": median(text.ttft_ms for text in found),
+        "tpot_ms": mean(text.decode_ms / (len(text.ids) - 1) for text in found),
+        "tpot_p95_ms": quantiles(steps, n=20)[-1],
+        "bytes": [size / len(found) for size in spent],
+        "memory_bytes": {n.tier: n.rss_bytes for n in nodes},
+        "took_s": took_s,
+        "exits": {str(g): mean(token.exit == g for text in found for token in text.tokens) for g in (1, 2, 3)},
+        "first_exits": [text.tokens[0].exit for text in found],
+        "paces": [asdict(pace) for pace in nodes[0].paces],
+    }
+
+
+async def _all(
+    client: AsyncRelayClient, texts: Sequence[list[int]], options: GenerateOptions, sessions: int
+) -> list[Timed]:
+    """Each session writes one of the texts after the other."""
+
+    async def one(number: int) -> list[Timed]:
+        found = []
+        for ids in texts[number::sessions]:
+            if sessions == 1:
+                await asyncio.sleep(QUIET_S)
+            found.append(await timed(client, ids, options))
+        return found
+
+    return [text for session in await asyncio.gather(*(one(i) for i in range(sessions))) for text in session]

@@ -1,0 +1,47 @@
+"""Bytes on a link, as TCP carries them: rows in their codecs, and what gRPC and `relay.v1` add.
+
+The sizes of rows follow from the codecs' records (`relay.codec`); the rest was counted on links of this project.
+"""
+
+from dataclasses import dataclass
+
+from scaling.plan.cost import Number
+
+CHAIN_BYTES = 16
+"""A row's chain value."""
+ID_BYTES = 3
+"""A token id of five digits as a varint."""
+BLOCK = 32
+"""Channels of `int8` and `int4` that share a step."""
+KEPT_BYTES = 17
+"""Of a row's exponent and the channels that are taken out of it."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What messages take beside their rows, in bytes; counted at the proxies of `benchmarks.plan_accuracy`."""
+
+    up: float
+    """A message to the next node."""
+    down: float
+    """Its reply."""
+    opening: float
+    """A text's stream, both ways: opened, and closed with a goodbye."""
+
+
+FRAMING = Framing(up=90.0, down=110.0, opening=500.0)
+
+
+def row_bytes(codec: str, d_model: int) -> float:
+    """A row of `d_model` channels, its chain value included."""
+    if codec == "ids":
+        return ID_BYTES + CHAIN_BYTES
+    if codec in ("f32", "bf16"):
+        return d_model * (4 if codec == "f32" else 2) + CHAIN_BYTES
+    blocks = -(-d_model // BLOCK)
+    return KEPT_BYTES + blocks * (1 + BLOCK * (8 if codec == "int8" else 4) // 8) + CHAIN_BYTES
+
+
+def transfer_s(size: Number, bps: Number) -> Number:
+    """Seconds that so many bytes take at a rate."""
+    return 8 * size / bps
