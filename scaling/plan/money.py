@@ -58,7 +58,7 @@ class TierCost:
         return self.per_hour / 3600 / tokens_per_s * MILLION
 
     def kwh_per_million(self, tokens_per_s: Number) -> Number:
-        """kWh per million tokens of the deployment."""
+        """Energy in kWh per million tokens of the deployment."""
         return self.power_w / tokens_per_s * MILLION / JOULES_PER_KWH
 
 
@@ -104,5 +104,5 @@ def per_million(tiers: Mapping[str, TierCost], tokens_per_s: Number) -> Number:
 
 
 def kwh_per_million(tiers: Mapping[str, TierCost], tokens_per_s: Number) -> Number:
-    """kWh per million tokens of the whole deployment."""
+    """Energy in kWh per million tokens of the whole deployment."""
     return sum((tier.kwh_per_million(tokens_per_s) for tier in tiers.values()), start=0.0)

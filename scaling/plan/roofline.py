@@ -39,9 +39,9 @@ class Efficiency:
 
 
 EFFICIENCY: Mapping[Unit, Efficiency] = {
-    "gpu": Efficiency(compute=0.70, memory=0.77, layer_s=41e-6),
-    "soc": Efficiency(compute=0.70, memory=0.77, layer_s=41e-6),
-    "cpu": Efficiency(compute=0.20, memory=0.55, layer_s=100e-6),
+    "gpu": Efficiency(compute=0.71, memory=0.77, layer_s=42e-6),
+    "soc": Efficiency(compute=0.71, memory=0.77, layer_s=42e-6),
+    "cpu": Efficiency(compute=0.175, memory=0.55, layer_s=100e-6),
 }
 """Of machines known by data sheet, by what multiplies. gpu: layers of three models on an A100 (Vidur's profiles,
 arXiv 2405.05465), fitted by `benchmarks.plan_hardware`, which states the errors on all else. soc: the same, which holds
