@@ -8,7 +8,7 @@ Pure, but for the forwards and the clock.
 """
 
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +28,6 @@ LEAST_ROWS = 8
 """Of a long run in a forward of its own: fewer would cost hardly less."""
 RECENT_S = 0.5
 """A session that was answered so lately is decoding."""
-_SEEN = 64
 _SMOOTH = 0.3
 
 
@@ -39,6 +38,8 @@ class Task(Generic[T]):
     work: Work[T]
     owner: object
     """The session. It has one task at a time, but for those that it gave up."""
+    came: float | None = None
+    """When, by the batch's clock; None: when it is added."""
     given_up: bool = False
     """Set by the owner: nobody waits for it any more."""
     forward: Forward | None = None
@@ -92,23 +93,23 @@ class Task(Generic[T]):
         self.forward, self.is_done, self.result, self.error = None, True, result, error
 
 
+@dataclass
 class Cost:
-    """What a forward of a graph takes: so much, so much more for each row, and for each wanted one. Least squares over
-    the newest forwards.
-    """
+    """What a forward of a graph takes, smoothed: attention over a growing context makes rows dearer."""
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[int, int, int, float]] = deque(maxlen=_SEEN)
+    short_s: float = 0.0
+    """Without rows of long runs."""
+    row_s: float = 0.0
+    """More, for each of these."""
 
-    def learn(self, rows: int, wanted: int, took_s: float) -> None:
-        """A forward took so long."""
-        self._seen.append((1, rows, wanted, took_s))
-
-    def known(self) -> tuple[float, float]:
-        """Seconds of a forward, and of each row in it that is not wanted."""
-        seen = np.array(self._seen)
-        fixed_s, row_s, _ = np.maximum(np.linalg.lstsq(seen[:, :3], seen[:, 3], rcond=None)[0], 0.0)
-        return float(fixed_s), float(row_s)
+    def learn(self, extra: int, took_s: float) -> float:
+        """A forward with so many rows of long runs took so long; the seconds that they added."""
+        if not extra:
+            self.short_s = _smoothed(self.short_s, took_s)
+            return 0.0
+        extra_s = max(0.0, took_s - self.short_s)
+        self.row_s = _smoothed(self.row_s, extra_s / extra)
+        return extra_s
 
 
 @dataclass
@@ -127,8 +128,8 @@ class Batch:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.tasks: list[Task[Any]] = []
         """In the order in which they came: who is behind catches up. A long run goes to the end after each part."""
-        self._clock = clock
-        self._costs: dict[Graph, Cost] = {}
+        self.clock = clock
+        self._costs = defaultdict[Graph, Cost](Cost)
         self._guests: dict[object, Guest] = {}
         self._token_s = 0.0
         """What a token of those who decode takes, smoothed."""
@@ -140,7 +141,7 @@ class Batch:
         self._drop()
         guest = self._guests.get(task.owner)
         if guest is not None:
-            away_s = self._clock() - guest.answered
+            away_s = (self.clock() if task.came is None else task.came) - guest.answered
             guest.away_s = away_s if guest.away_s == float("inf") else _smoothed(guest.away_s, away_s)
         if not task.given_up:
             self._timed(task, lambda: task.resume(None))
@@ -149,7 +150,7 @@ class Batch:
 
     def others_decode(self, owner: object) -> bool:
         """Whether another session is decoding."""
-        now = self._clock()
+        now = self.clock()
         return any(now - guest.answered < RECENT_S for o, guest in self._guests.items() if o is not owner)
 
     def patience_s(self) -> float:
@@ -160,7 +161,7 @@ class Batch:
             for owner, guest in self._guests.items()
             if owner not in waiting and guest.away_s < self._token_s / 2
         )
-        now = self._clock()
+        now = self.clock()
         return max(due, default=now) - now
 
     def step(self) -> list[Task[Any]]:
@@ -170,10 +171,10 @@ class Batch:
             return []
         graph = self._next_graph()
         chosen, extra = self._choose(graph)
-        started = self._clock()
+        started = self.clock()
         made = _run(graph, [part for _, part in chosen])
-        took_s = self._clock() - started
-        extra_s = self._learn(graph, [part for _, part in chosen], extra, took_s)
+        took_s = self.clock() - started
+        extra_s = self._learn(graph, extra, took_s, shared=any(task.rest <= SHORT_ROWS for task, _ in chosen))
         for (task, part), result in zip(chosen, made, strict=True):
             task.spent_s += took_s
             task.own_s += took_s - extra_s
@@ -201,8 +202,8 @@ class Batch:
         assert task.forward is not None
         if not self.others_decode(task.owner):
             return 0.0
-        fixed_s, row_s = self._known(task.forward.view.graph)
-        return self._token_s + fixed_s + LEAST_ROWS * row_s
+        cost = self._costs[task.forward.view.graph]
+        return self._token_s + cost.short_s + LEAST_ROWS * cost.row_s
 
     def _choose(self, graph: Graph) -> tuple[list[tuple[Task[Any], Forward]], int]:
         """The tasks that share the graph's next forward, each with its rows; how many rows are of long runs."""
@@ -227,33 +228,31 @@ class Batch:
 
     def _allowed(self, graph: Graph, *, shares: bool) -> int:
         """Rows of long runs that the next forward may have, while others decode."""
-        fixed_s, row_s = self._known(graph)
-        if row_s == 0.0:
+        cost = self._costs[graph]
+        if cost.row_s == 0.0:
             return LEAST_ROWS
-        return int(self._credit_s / row_s) if shares else max(LEAST_ROWS, int((self._token_s - fixed_s) / row_s))
+        if shares:
+            return int(self._credit_s / cost.row_s)
+        return max(LEAST_ROWS, int((self._token_s - cost.short_s) / cost.row_s))
 
-    def _known(self, graph: Graph) -> tuple[float, float]:
-        return self._costs[graph].known() if graph in self._costs else (0.0, 0.0)
-
-    def _learn(self, graph: Graph, parts: Sequence[Forward], extra: int, took_s: float) -> float:
+    def _learn(self, graph: Graph, extra: int, took_s: float, *, shared: bool) -> float:
         """Learn of a forward; the seconds that its `extra` rows of long runs took of it."""
-        cost = self._costs.setdefault(graph, Cost())
-        cost.learn(sum(len(part.rows) for part in parts), sum(part.wanted for part in parts), took_s)
+        extra_s = self._costs[graph].learn(extra, took_s)
         if not extra:
             return 0.0
-        extra_s = took_s if len(parts) == 1 else min(took_s, extra * cost.known()[1])
+        extra_s = extra_s if shared else took_s
         self._credit_s = max(self._credit_s - extra_s, -self._token_s)
         return extra_s
 
     def _notice(self, done: Sequence[Task[Any]]) -> None:
         """Who decodes, and what a token takes."""
-        now = self._clock()
+        now = self.clock()
         tokens = [task for task in done if task.is_short]
         for task in tokens:
             guest = self._guests.setdefault(task.owner, Guest(now))
             guest.answered = now
             took_s = task.own_s + (guest.away_s if guest.away_s < task.own_s / 2 else 0.0)
-            self._token_s = _smoothed(self._token_s, took_s) if self._token_s else took_s
+            self._token_s = _smoothed(self._token_s, took_s)
         if tokens:
             most_s = max([self._token_s, *(self._turn_s(task) for task in self.tasks if task.rest > SHORT_ROWS)])
             self._credit_s = min(self._credit_s + self._token_s, most_s)
@@ -261,9 +260,9 @@ class Batch:
             del self._guests[owner]
 
     def _timed(self, task: Task[Any], step: Callable[[], None]) -> None:
-        started = self._clock()
+        started = self.clock()
         step()
-        took_s = self._clock() - started
+        took_s = self.clock() - started
         task.spent_s += took_s
         task.own_s += took_s
 
@@ -285,7 +284,8 @@ def alone(work: Work[T]) -> T:
 
 
 def _smoothed(old: float, new: float) -> float:
-    return old + _SMOOTH * (new - old)
+    """The mean with the newest weighing most; 0 is nothing yet."""
+    return old + _SMOOTH * (new - old) if old else new
 
 
 def _run(graph: Graph, parts: Sequence[Forward]) -> Sequence[Made | Exception]:

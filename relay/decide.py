@@ -37,10 +37,10 @@ def decide(logits: Logits, question: Question, position: int, exit_: int) -> Dec
         if not math.isfinite(largest):
             raise InternalError("an exit's logits are no numbers; export the bundle again, from a sound base")
         token = sample(row if question.adjust is None else question.adjust(row), question.sampling, position + i)
-        probabilities, total = softmax(row)
+        exponentials, total = softmax(row)
         tokens.append(token)
         confidence.append(float(1 / total))
-        sure = sure and (question.rule is None or is_sure(question.rule, exit_, probabilities))
+        sure = sure and (question.rule is None or is_sure(question.rule, exit_, exponentials / total))
         if question.logprobs is not None:
             logprobs.append(_logprobs(row, largest + math.log(total), token, question.logprobs))
         if i < len(question.drafts) and question.drafts[i] != token:
@@ -49,11 +49,12 @@ def decide(logits: Logits, question: Question, position: int, exit_: int) -> Dec
 
 
 def softmax(row: F32) -> tuple[F32, np.float32]:
-    """Probabilities of logits (vocab,), before temperature; and the sum of the exponentials, the largest being 1."""
+    """The exponentials of logits (vocab,), before temperature, the largest being 1, and their sum: probabilities are
+    the one over the other.
+    """
     exponentials = row - row.max()
     np.exp(exponentials, out=exponentials)
-    total = exponentials.sum(dtype=np.float32)
-    return exponentials / total, total
+    return exponentials, exponentials.sum(dtype=np.float32)
 
 
 def is_sure(rule: Rule, exit_: int, probabilities: F32) -> bool:

@@ -8,7 +8,7 @@ is the same token.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from relay.errors import InvalidRequestError
 
 F32: TypeAlias = NDArray[np.float32]
-Real = TypeVar("Real", np.float32, np.float64)
 UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-_ROUNDING = np.float32(1 - 1e-3)
+_U = 2.0**-32
+"""The unit of a u's upper 32 bits."""
+_LEAST_U = np.float32(2.0**-33)
+"""The least u, in that unit."""
+_ROUNDING = 1 - 1e-3
 """Candidates are first found in f32; whatever comes this close to the best is compared again in f64."""
 
 
@@ -90,14 +93,21 @@ def sample(logits: F32, sampling: Sampling, position: int) -> int:
         return int(np.argmax(logits))
     with np.errstate(over="ignore"):  # infinitely less probable than the best
         scaled = (logits - logits.max()) * np.float32(min(max(1 / sampling.temperature, _LEAST), _MOST))
+    bits = noise_bits(sampling.seed, sampling.index, position, len(logits))
     kept = survivors(scaled, sampling)
-    bits = noise_bits(sampling.seed, sampling.index, position, len(logits))[kept]
-    scaled = scaled[kept]
-    # argmax of l + g, where g = -log(e) and e is exponential, is argmax of exp(l) / e.
-    scores = np.exp(scaled) / _exponential(bits, np.float32)
-    (near,) = np.nonzero(scores >= scores.max() * _ROUNDING)
-    exact = scaled[near].astype(np.float64) - np.log(_exponential(bits[near], np.float64))
-    return int(kept[near[np.argmax(exact)]])
+    if len(kept) < len(scaled):
+        bits, scaled = bits[kept], scaled[kept]
+    # argmax of l + g, where g = -log(e) and e is exponential, is argmax of exp(l) / e; and no e is less than its u.
+    most = np.exp(scaled) / np.maximum((bits >> np.uint64(32)).astype(np.float32), _LEAST_U)
+    first = np.argmax(most, keepdims=True)
+    reached = np.exp(_scores(scaled, bits, first)) * _U
+    (near,) = np.nonzero(most >= reached * _ROUNDING)
+    best = near[np.argmax(_scores(scaled, bits, near))]
+    return int(kept[best])
+
+
+def _scores(scaled: F32, bits: NDArray[np.uint64], of: NDArray[np.intp]) -> NDArray[np.float64]:
+    return scaled[of].astype(np.float64) - np.log(_exponential(bits[of]))
 
 
 def survivors(scaled: F32, sampling: Sampling) -> NDArray[np.intp]:
@@ -108,27 +118,38 @@ def survivors(scaled: F32, sampling: Sampling) -> NDArray[np.intp]:
         kept = np.flatnonzero(scaled >= least)
     if sampling.top_p < 1:
         probable = np.exp(scaled[kept])
-        descending = np.sort(probable)[::-1]
-        total = np.cumsum(descending, dtype=np.float64)
-        last = int(np.searchsorted(total, sampling.top_p * total[-1]))
-        kept = kept[probable >= descending[min(last, len(descending) - 1)]]
+        kept = kept[probable >= _nucleus(probable, sampling.top_p)]
     if sampling.min_p > 0:
         kept = kept[scaled[kept] >= math.log(sampling.min_p)]
     return kept
+
+
+def _nucleus(probable: F32, share: float) -> np.float32:
+    """The least probable of the most probable that together have the share; `probable` need not add up to 1."""
+    needed, most = share * probable.sum(dtype=np.float64), 64
+    while True:
+        most = min(most, len(probable))
+        descending = np.sort(np.partition(probable, -most)[-most:])[::-1]
+        total = np.cumsum(descending, dtype=np.float64)
+        if total[-1] >= needed or most == len(probable):
+            least: np.float32 = descending[min(int(np.searchsorted(total, needed)), most - 1)]
+            return least
+        most *= 8
 
 
 def noise_bits(seed: int, index: int, position: int, vocab_size: int) -> NDArray[np.uint64]:
     """64 random bits for every token id. A pure function: the stream is keyed by (seed, index), counted by position."""
     key = np.array([seed, index], np.uint64)
     counter = np.array([0, position, 0, 0], np.uint64)
-    return np.random.Philox(key=key, counter=counter).random_raw(vocab_size)
+    drawn = np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return drawn.integers(0, 2**64, vocab_size, np.uint64)  # what `random_raw` gives, in less time
 
 
-def _exponential(bits: NDArray[np.uint64], kind: type[Real]) -> NDArray[Real]:
+def _exponential(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Exponential variates -log(1 - u) of u in (0, 1]. The small ones, which win, come of small u, exact in floats."""
-    u = bits.astype(kind) * kind(2.0**-64) + kind(2.0**-65)
+    u = bits.astype(np.float64) * 2.0**-64 + 2.0**-65
     with np.errstate(divide="ignore"):  # u that rounds to 1 gives infinity: such a token loses
-        variates: NDArray[Real] = -np.log1p(-u)
+        variates: NDArray[np.float64] = -np.log1p(-u)
     return variates
 
 

@@ -81,7 +81,8 @@ class Reader:
         token = sample(row, GREEDY, position)
         if exit_ == self.depth:
             return Reading(token, {})
-        probabilities, _ = softmax(row)
+        exponentials, total = softmax(row)
+        probabilities = exponentials / total
         return Reading(token, {name: statistic(probabilities) for name, statistic in STATISTICS.items()})
 
     def _go_to(self, ids: Text) -> None:

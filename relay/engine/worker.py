@@ -2,14 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from relay.batch import SHORT_ROWS, Batch, Task
 from relay.views import Graph, Work
 
 T = TypeVar("T")
+Future: TypeAlias = "asyncio.Future[None]"
 
 
 class Worker:
@@ -21,7 +22,7 @@ class Worker:
         self._batch = Batch()
         """Belongs to who holds `_changed`, and to the thread while it is `_busy`."""
         self._arrived: list[Task[Any]] = []
-        self._waiting: dict[Task[Any], asyncio.Future[None]] = {}
+        self._waiting: dict[Task[Any], Future] = {}
         """Who waits for which task that is not done."""
         self._changed = threading.Condition()
         self._busy = False
@@ -34,7 +35,7 @@ class Worker:
 
         `at_once` lets short work hold up the event loop. Cancelled, the work ends with the forward that is under way.
         """
-        task = Task(work, owner)
+        task = Task(work, owner, came=self._batch.clock())
         with self._changed:
             if at_once:
                 self._do_at_once(task)
@@ -98,13 +99,21 @@ class Worker:
         _call_all([self._waiting.pop(task) for task in tasks if task in self._waiting], _resolve)
 
 
-def _resolve(done: "asyncio.Future[None]") -> None:
+def _resolve(done: Future) -> None:
     if not done.done():
         done.set_result(None)
 
 
-def _call_all(futures: Iterable["asyncio.Future[None]"], what: Any) -> None:
-    """Call `what` with each future, on its loop."""
+def _call_all(futures: Iterable[Future], what: Callable[[Future], Any]) -> None:
+    """Call `what` with each future, on its loop, which is woken once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Future]] = {}
     for future in futures:
+        by_loop.setdefault(future.get_loop(), []).append(future)
+    for loop, its_own in by_loop.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            future.get_loop().call_soon_threadsafe(what, future)
+            loop.call_soon_threadsafe(_each, what, its_own)
+
+
+def _each(what: Callable[[Future], Any], futures: Iterable[Future]) -> None:
+    for future in futures:
+        what(future)

@@ -4,8 +4,7 @@ gRPC reads a request before its handler runs, and tells the sender what its own 
 reader keeps such bytes as `Undecodable`, and the handler is wrapped to refuse them.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from relay.errors import InvalidRequestError, refuse, request_id_of
+from relay.node.ahead import ahead
 
 Context: TypeAlias = aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -82,21 +82,10 @@ def _unary_stream(handle: Any) -> Any:
 
 def _stream_stream(handle: Any) -> Any:
     async def checked(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        async with aclosing(_read_ahead(requests)) as ahead:
-            messages = (await _checked(request, context) async for request in ahead)
+        async with aclosing(ahead(requests)) as coming:
+            messages = (await _checked(request, context) async for request in coming)
             async with aclosing(handle(messages, context)) as replies:
                 async for reply in replies:
                     yield reply
 
     return checked
-
-
-async def _read_ahead(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    """The requests of a stream, each read while the one before it is answered: so what is sent next is on its way."""
-    coming = asyncio.ensure_future(anext(requests, None))
-    try:
-        while (request := await coming) is not None:
-            coming = asyncio.ensure_future(anext(requests, None))
-            yield request
-    finally:
-        coming.cancel()

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from grpc import aio
 from relay import options, wire
 from relay.errors import InternalError, InvalidRequestError, NotReadyError, public, refuse, request_id_of
 from relay.names import is_name
+from relay.node.ahead import ahead
 from relay.node.generate import Decided, Finished, generate
 from relay.node.job import Job, checked, job_of
 from relay.node.node import Node
@@ -69,8 +70,12 @@ class RelayServicer(rpc.RelayServicer):
             how = "cut short"
             try:
                 await context.send_initial_metadata(())  # from here on it may be steered
-                async for event in self._events(node, held.session, held.text, job, started):
-                    yield event
+                async with (
+                    aclosing(self._events(node, held.session, held.text, job, started)) as events,
+                    aclosing(ahead(events)) as coming,
+                ):
+                    async for event in coming:
+                        yield event
                 how = "complete"
             except Exception:
                 how = "failed"
@@ -107,7 +112,7 @@ class RelayServicer(rpc.RelayServicer):
 
     async def _events(
         self, node: Node, session: Session, text: Text, job: Job, started: float
-    ) -> AsyncIterator[pb.GenerateEvent]:
+    ) -> AsyncGenerator[pb.GenerateEvent, None]:
         assert node.text is not None
         decoder = partial(node.text.decoder, job.ids)
         async for step in generate(session, job, lambda: text.policy, node.pace, decoder, started):
