@@ -151,10 +151,10 @@ class UntrustedError(RelayError):
 
 
 class BusyError(RelayError):
-    """The node holds as many sessions as it may."""
+    """The node holds as many sessions, or positions of texts, as it may."""
 
     code = "busy"
-    advice = "try again later, or raise --max-sessions"
+    advice = "try again later, or raise --max-sessions or --kv-memory"
     status = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

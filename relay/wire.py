@@ -55,13 +55,18 @@ def _rows_message(message: Advance) -> pb.Rows:
     return pb.Rows(codec=form, count=count, width=message.rows.shape[1], data=data)
 
 
-def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> Envelope:
+def check_positions(peer: pb.Peer, spec: FamilySpec) -> None:
+    """Raise `InvalidRequestError` for a text that no context holds."""
+    _require(peer.positions <= spec.context, f"peer.positions: {peer.positions}, the context is {spec.context}")
+
+
+def envelope(message: pb.AdvanceRequest, spec: FamilySpec, positions: int, first_exit: int) -> Envelope:
     """The checked content of a message to a node whose first exit is `first_exit`.
 
     Raises `InvalidRequestError` for anything that does not fit together.
     """
     rows, count, form = message.rows, message.rows.count, options.codec(message.rows.codec)
-    d_model, context, granularity = spec.d_model, spec.context, spec.granularity
+    d_model, granularity = spec.d_model, spec.granularity
     name("session", message.session)
     _require(count > 0, "rows: a message has at least one")
     _require(len(message.chain) == count * VALUE_BYTES, "chain: one value for each row is needed")
@@ -75,7 +80,7 @@ def envelope(message: pb.AdvanceRequest, spec: FamilySpec, first_exit: int) -> E
     _require(message.more == 0 or alone, "more: only after one wanted row, and without a rule")
     _require(message.more < MOST_ANSWERS, f"more: {message.more} tokens at once, expected fewer than {MOST_ANSWERS}")
     end = message.base + count + message.more
-    _require(end <= context, f"rows: positions up to {end}, the context is {context}")
+    _require(end <= positions, f"rows: positions up to {end}, the text has at most {positions}")
     _require(message.epoch > 0 and message.seq > 0, "epoch, seq: counted from 1")
     _require(message.epoch < EPOCH_LIMIT, f"epoch: {message.epoch} leaves no room for a next one")
     return Envelope(

@@ -13,6 +13,7 @@ from relay.settings.kinds import (
     DEFAULT_ADDRESS,
     FILE,
     FOLDER,
+    MEMORY,
     NAME,
     SECONDS,
     SEGMENTS,
@@ -39,6 +40,14 @@ class NodeConfig:
         default=None, metadata=setting("threads", THREADS, "threads of a forward; by default one for each core")
     )
     max_sessions: int = field(default=64, metadata=setting("max-sessions", COUNT, "sessions held at a time"))
+    kv_memory: int | None = field(
+        default=None,
+        metadata=setting(
+            "kv-memory",
+            MEMORY,
+            "memory for keys and values: texts that may need more wait outside; by default half of the machine's",
+        ),
+    )
     grace_s: float = field(
         default=30.0, metadata=setting("grace", SECONDS, "seconds that a session outlives a stream that broke")
     )

@@ -46,6 +46,11 @@ class Job:
     codec: Codec = Codec.F32
     """How rows travel between the nodes."""
 
+    @property
+    def positions(self) -> int:
+        """That the text may reach."""
+        return len(self.ids) + self.most
+
 
 async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
     """A checked request. Raises `InvalidRequestError` or one of its kinds."""

@@ -16,6 +16,7 @@ from relay.errors import REQUEST_KEY, PeerMismatchError, UntrustedError, from_rp
 from relay.hop import Hop, Transport
 from relay.names import Codec
 from relay.node.config import NodeConfig
+from relay.node.memory import room
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
 from relay.node.upstream import GOODBYE_S, GrpcTransport, Link
@@ -48,7 +49,8 @@ class Node:
         self.text = text
         """Present where segment 1 is."""
         self.chunk_invariant = chunk_invariant
-        self.sessions = Sessions(self.open_session, config.max_sessions, config.grace_s)
+        positions = room(manifest, engine.segments, config.kv_memory)
+        self.sessions = Sessions(self.open_session, config.max_sessions, positions, config.grace_s)
         self.link = Link(config.upstream or "")
         self._paces: dict[tuple[int, int], Pace] = {}
         self.agreed = {Codec.F32}
@@ -76,14 +78,14 @@ class Node:
         """Whether the upstream is sent token ids, and computes their rows itself."""
         return self._channel is not None and self.config.send == "ids"
 
-    @property
-    def peer(self) -> pb.Peer:
-        """How this node introduces itself upstream."""
+    def peer(self, positions: int = 0) -> pb.Peer:
+        """How this node introduces itself upstream, and a text of so many positions."""
         return pb.Peer(
             tier=self.config.tier,
             family_fingerprint=self.manifest.family_fingerprint,
             export_fingerprint=self.manifest.export_fingerprint,
             boundary=0 if self.sends_ids else self.last_segment,
+            positions=positions,
         )
 
     def pace(self, policy: SpeculativeExit) -> tuple[int, Pace]:
@@ -103,7 +105,7 @@ class Node:
                     stub,
                     self.link,
                     name,
-                    self.peer,
+                    self.peer(self.sessions.positions(name)),
                     self.manifest.spec,
                     timeout_s=self._remaining_s(name),
                     request_id=self.sessions.request_id(name),
@@ -126,8 +128,9 @@ class Node:
 
         Segment 1 reads token ids, which a node sends that was started with `--send ids`.
         """
-        mine = self.peer
+        mine = self.peer()
         wire.name("peer.tier", peer.tier)
+        wire.check_positions(peer, self.manifest.spec)
         if peer.boundary != self.first_segment - 1:
             sent = f"rows after segment {peer.boundary}" if peer.boundary else "token ids"
             raise PeerMismatchError(

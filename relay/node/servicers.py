@@ -64,7 +64,7 @@ class RelayServicer(rpc.RelayServicer):
             held = node.sessions.of(name, owner)
             if held is not None and held.streams:
                 raise _in_use(name)
-            held = node.sessions.enter(name, owner, _deadline(context), request_id)
+            held = node.sessions.enter(name, owner, job.positions, _deadline(context), request_id)
             held.text = Text(job.policy, job.penalties)
             log.info("request %s, session %s: a text of %d prompt tokens begins", request_id, name, len(job.ids))
             how = "cut short"
@@ -132,7 +132,7 @@ class HopServicer(rpc.HopServicer):
         self, request_iterator: AsyncIterator[pb.AdvanceRequest], context: Context
     ) -> AsyncIterator[pb.AdvanceReply]:
         """Answer the messages of one session's stream in order, until it says goodbye or breaks."""
-        name, held, over = "", None, False
+        name, held, over, positions = "", None, False, 0
         request_id = request_id_of(context)
         node = self._readiness.node
         try:
@@ -141,19 +141,20 @@ class HopServicer(rpc.HopServicer):
                     if held is None:
                         node = self._readiness.ready()
                         node.check_peer(message.peer)
+                        positions = message.peer.positions or node.manifest.spec.context
                     elif message.session != name:
                         raise InvalidRequestError("a stream serves one session; open another one for another session")
                     assert node is not None
                     if message.goodbye:
                         over = True
                         return
-                    envelope = wire.envelope(message, node.manifest.spec, node.first_segment)
+                    envelope = wire.envelope(message, node.manifest.spec, positions, node.first_segment)
                     if held is None:
                         name, owner = message.session, peer_of(context)
                         known = node.sessions.of(name, owner)
                         if known is not None and known.text is not None:
                             raise _in_use(name)  # a text that begins here is written by one request alone
-                        held = node.sessions.enter(name, owner, _deadline(context), request_id)
+                        held = node.sessions.enter(name, owner, positions, _deadline(context), request_id)
                         log.info("request %s, session %s: rows from tier %s", request_id, name, message.peer.tier)
                     reply = wire.reply(envelope, await held.receive(envelope))
                 yield reply

@@ -37,6 +37,8 @@ class Held:
     """Held while a message of any of its streams is being answered."""
     streams: int = 0
     """Streams that serve it now; two for a moment, when a new one takes over from one that hangs."""
+    positions: int = 0
+    """That its text may reach: there is room for the keys and values of so many."""
     deadline: float | None = None
     """Loop time at which the newest stream ends; the way upstream ends with it."""
     expiry: asyncio.TimerHandle | None = None
@@ -65,9 +67,10 @@ class Sessions:
     A session that no stream serves gives way to a new one when the node is full.
     """
 
-    def __init__(self, open_session: Callable[[str], Session], most: int, grace_s: float) -> None:
+    def __init__(self, open_session: Callable[[str], Session], most: int, positions: int, grace_s: float) -> None:
+        """At most so many at a time, whose texts may reach so many positions together."""
         self._open_session = open_session
-        self._most = most
+        self._most, self._positions = most, positions
         self._grace_s = grace_s
         self._held: dict[str, Held] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -104,25 +107,25 @@ class Sessions:
             raise UnknownSessionError(f"no text of session {name} is under way on this node; it may be complete")
         return held.text
 
+    def positions(self, name: str) -> int:
+        """That the session's text may reach."""
+        return self._held[name].positions
+
     def deadline(self, name: str) -> float | None:
         """Loop time at which the session's newest stream ends, if it has an end."""
         held = self._held.get(name)
         return held.deadline if held is not None else None
 
-    def enter(self, name: str, owner: Peer, deadline: float | None, request_id: str) -> Held:
-        """A stream begins: its session, opened if it is new.
+    def enter(self, name: str, owner: Peer, positions: int, deadline: float | None, request_id: str) -> Held:
+        """A stream begins, with a text that may reach so many positions: its session, opened if it is new.
 
         Raises `BusyError` when the node is full, `ForeignSessionError` if another peer opened it.
         """
         held = self.of(name, owner)
+        self._make_room(name, positions)
         if held is None:
-            if len(self._held) >= self._most:
-                self._free_longest_idle()
-            if len(self._held) >= self._most:
-                raise BusyError(
-                    f"the node holds {self._most} sessions, as many as it may; try again later, or raise --max-sessions"
-                )
             held = self._held[name] = Held(self._open_session(name), owner)
+        held.positions = positions
         if held.expiry is not None:
             held.expiry.cancel()
             held.expiry = None
@@ -163,12 +166,27 @@ class Sessions:
     def _expire(self, name: str, held: Held, after_s: float) -> None:
         held.expiry = asyncio.get_running_loop().call_later(after_s, self._free, name, held)
 
-    def _free_longest_idle(self) -> None:
-        """Kept sessions first, then those whose stream broke: what either loses is computed again when it is asked."""
-        idle = [(not held.kept, held.expiry.when(), name) for name, held in self._held.items() if held.expiry]
-        if idle:
-            *_, name = min(idle)
-            self._free(name, self._held[name])
+    def _make_room(self, name: str, positions: int) -> None:
+        """Free sessions that no stream serves until this one fits. Kept ones first, then those whose stream broke: what
+        either loses is computed again when it is asked.
+        """
+        others = {other: held for other, held in self._held.items() if other != name}
+        idle = sorted((not held.kept, held.expiry.when(), other) for other, held in others.items() if held.expiry)
+        while len(others) >= self._most or sum(h.positions for h in others.values()) + positions > self._positions:
+            if not idle:
+                raise self._full(len(others), positions)
+            *_, other = idle.pop(0)
+            self._free(other, others.pop(other))
+
+    def _full(self, others: int, positions: int) -> BusyError:
+        if others >= self._most:
+            return BusyError(
+                f"the node holds {self._most} sessions, as many as it may; try again later, or raise --max-sessions"
+            )
+        return BusyError(
+            f"the memory for keys and values has room for {self._positions} positions, which the texts under way may "
+            f"need, and this one {positions}; try again later, ask for fewer tokens, or raise --kv-memory"
+        )
 
     def _free(self, name: str, held: Held) -> None:
         """Forget the session now, unless it is forgotten; telling the upstream goes on beside."""

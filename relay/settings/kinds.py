@@ -65,6 +65,22 @@ def threads(text: str) -> int:
     return number
 
 
+_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def memory(text: str) -> int:
+    """`1.5GiB`, `800MiB` or a number of bytes, for argparse."""
+    number = text.rstrip("KMGTiB")
+    unit = text.removeprefix(number).strip()
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise argparse.ArgumentTypeError(f"expected a size such as 1.5GiB or 800MiB, got {text!r}")
+    return size
+
+
 def _segments_text(served: tuple[int, ...]) -> str:
     return f"{served[0]}-{served[-1]}"
 
@@ -99,6 +115,7 @@ ADDRESS = Kind("HOST:PORT", address, (str,), "a string")
 SEGMENTS = Kind("A-B", segments, (str, int), "a string or a whole number", _segments_text)
 CODEC = Kind("CODEC", codec, (str,), "a string")
 SENT = Kind("rows|ids", sent, (str,), "a string")
+MEMORY = Kind("SIZE", memory, (str, int), "a string or a whole number")
 COUNT = Kind("N", positive, (int,), "a whole number")
 THREADS = Kind("N", threads, (int,), "a whole number")
 SECONDS = Kind("S", seconds, (int, float), "a number")

@@ -1059,11 +1059,16 @@ class Peer(_message.Message):
     FAMILY_FINGERPRINT_FIELD_NUMBER: _builtins.int
     EXPORT_FINGERPRINT_FIELD_NUMBER: _builtins.int
     BOUNDARY_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     family_fingerprint: _builtins.str
     export_fingerprint: _builtins.str
     boundary: _builtins.int
     """The boundary at which the sender's rows stand: its last segment; 0 for token ids."""
+    positions: _builtins.int
+    """Positions that the text of this stream may reach: the receiver keeps room for the keys and values of so many. 0: the
+    whole context.
+    """
     def __init__(
         self,
         *,
@@ -1071,10 +1076,11 @@ class Peer(_message.Message):
         family_fingerprint: _builtins.str = ...,
         export_fingerprint: _builtins.str = ...,
         boundary: _builtins.int = ...,
+        positions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "export_fingerprint", b"export_fingerprint", "family_fingerprint", b"family_fingerprint", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "export_fingerprint", b"export_fingerprint", "family_fingerprint", b"family_fingerprint", "positions", b"positions", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,14 +83,15 @@ def test_every_field_of_a_configuration_is_a_setting_of_all_sources(configuratio
 def test_the_same_values_from_each_source_make_the_same_configuration(tmp_path: Path) -> None:
     texts = {
         "tier": "my tier", "bundle": str(tmp_path), "listen": "0.0.0.0:0", "upstream": "[::1]:9", "segments": "2-3",
-        "threads": "3", "codec": "int4", "send": "ids", "max-sessions": "5", "grace": "0.5", "drain": "7",
-        "tls-cert": "/c", "tls-key": "/k", "tls-client-ca": "/a", "upstream-ca": "/A", "upstream-cert": "/C",
+        "threads": "3", "codec": "int4", "send": "ids", "max-sessions": "5", "kv-memory": "2GiB", "grace": "0.5",
+        "drain": "7", "tls-cert": "/c", "tls-key": "/k",
+        "tls-client-ca": "/a", "upstream-ca": "/A", "upstream-cert": "/C",
         "upstream-key": "/K",
     }  # fmt: skip
     assert set(texts) == {entry.name for entry in NODE_SETTINGS.settings}
     files = [Path(texts[name]) for name in list(texts)[-6:]]
     wanted = NodeConfig(
-        "my tier", tmp_path, "0.0.0.0:0", "[::1]:9", (2, 3), 3, 5, 0.5, 7.0, *files, codec="int4", send="ids"
+        "my tier", tmp_path, "0.0.0.0:0", "[::1]:9", (2, 3), 3, 5, 2**31, 0.5, 7.0, *files, codec="int4", send="ids"
     )
     assert node_config(*(part for name, text in texts.items() for part in (f"--{name}", text))) == wanted
     assert node_config(**{f"RELAY_{name.upper().replace('-', '_')}": text for name, text in texts.items()}) == wanted
@@ -158,6 +159,8 @@ def test_a_path_in_a_file_is_beside_the_file_and_in_a_flag_where_one_stands(tmp_
         ("threads", "100000", "expected at most 1024, got '100000'"),
         ("threads", "0", "expected a positive whole number, got '0'"),
         ("max-sessions", "-1", "expected a positive whole number, got '-1'"),
+        ("kv-memory", "much", "expected a size such as 1.5GiB or 800MiB, got 'much'"),
+        ("kv-memory", "-1GiB", "expected a size such as 1.5GiB or 800MiB, got '-1GiB'"),
         ("grace", "0", "expected a positive number of seconds, got '0'"),
         ("drain", "inf", "expected a positive number of seconds, got 'inf'"),
     ],
@@ -264,6 +267,7 @@ def test_print_config_says_what_holds_and_where_it_came_from(tmp_path: Path) -> 
         ['segments = "2-3"', "# RELAY_SEGMENTS"],
         ["threads = 2", "# relay.toml"],
         ["max-sessions = 64", "# default"],
+        ["# kv-memory = SIZE", "# not set"],
         ["grace = 30.0", "# default"],
         ["drain = 30.0", "# default"],
         ["# tls-cert = FILE", "# not set"],

@@ -128,7 +128,7 @@ async def _no_tls_upstream(bundle: Path) -> AsyncIterator[Ask]:
 @situation("busy")
 async def _full(bundle: Path) -> AsyncIterator[Ask]:
     async with running(config(bundle, "device", max_sessions=1)) as device:
-        held = device.node.sessions.enter("first", NOBODY, None, "request")
+        held = device.node.sessions.enter("first", NOBODY, 9, None, "request")
         yield Ask(address(device), message=pb.GenerateRequest(text="tea"))
         device.node.sessions.leave("first", held, over=True)
 

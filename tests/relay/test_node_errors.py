@@ -15,13 +15,16 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from family.manifest import load_manifest
 from relay import hop
 from relay.client.aio import AsyncRelayClient
 from relay.client.sync import RelayClient
 from relay.engine.graph import OrtGraph
+from relay.engine.pool import position_bytes
 from relay.errors import (
     BusyError,
     ClosedError,
+    ConfigurationError,
     InternalError,
     NotReadyError,
     NoUpstreamError,
@@ -120,6 +123,55 @@ def test_a_full_node_says_so_and_serves_again_when_there_is_room(tiny_bundle: Pa
             gate.open()
             await reading
             assert len(await text(device, [5], max_tokens=2, ignore_stop=True)) == 2
+
+    asyncio.run(scenario())
+
+
+def test_texts_that_may_need_more_memory_than_there_is_wait_outside(tiny_bundle: Path) -> None:
+    manifest = load_manifest(tiny_bundle)
+    context = manifest.spec.context
+    graphs = [manifest.graph(kind, 1) for kind in ("segment", "exit")]
+    each = position_bytes(sum(graph.kv_layers for graph in graphs), manifest.spec)
+
+    async def scenario() -> None:
+        async with (
+            running(config(tiny_bundle, "device", kv_memory=each * (context + 10))) as device,
+            AsyncRelayClient(address(device)) as client,
+        ):
+            kept = await collect(client.generate([7], session="kept", keep=True, max_tokens=3, ignore_stop=True))
+            gate = Gate(device.node.engine)
+            reading = asyncio.ensure_future(collect(client.generate([5], max_tokens=20, ignore_stop=True)))
+            await eventually(lambda: len(device.node.sessions) == 2)
+            with pytest.raises(BusyError, match=rf"may need, and this one {context}; .* or raise --kv-memory"):
+                await text(device, [5], max_tokens=context - 1)
+            assert "kept" not in device.node.sessions, "what nobody waits for gives way first"
+            gate.open()
+            assert len(await reading) == 20 and len(kept) == 3
+            assert len(await text(device, [5], max_tokens=context - 1, ignore_stop=True)) == context - 1
+
+    asyncio.run(scenario())
+
+
+def test_a_text_announces_its_positions_to_every_node(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with chain(tiny_bundle) as nodes, AsyncRelayClient(address(nodes.device)) as client:
+            gate = Gate(nodes.cloud.node.engine)
+            reading = asyncio.ensure_future(
+                collect(client.generate([5, 6], session="it", max_tokens=7, policy=FixedExit(3), ignore_stop=True))
+            )
+            await eventually(lambda: "it" in nodes.cloud.node.sessions)
+            assert [node.node.sessions.positions("it") for node in (nodes.device, nodes.edge, nodes.cloud)] == [9] * 3
+            gate.open()
+            await reading
+
+    asyncio.run(scenario())
+
+
+def test_memory_for_less_than_a_context_is_refused_at_the_start(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        with pytest.raises(ConfigurationError, match=r"--kv-memory: the keys and values of one context of 256 take"):
+            async with running(config(tiny_bundle, "device", kv_memory=1000)):
+                pass
 
     asyncio.run(scenario())
 

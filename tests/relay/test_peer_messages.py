@@ -42,6 +42,7 @@ def advance(manifest: Manifest, **changes: Any) -> pb.AdvanceRequest:
             family_fingerprint=manifest.family_fingerprint,
             export_fingerprint=manifest.export_fingerprint,
             boundary=1,
+            positions=changes.pop("positions", 0),
         ),
     }
     return pb.AdvanceRequest(rows=pb.Rows(**rows), **{**fields, **changes})
@@ -68,8 +69,10 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"codec": pb.CODEC_INT4, "data": b"\xff" * 102}, "rows: scales or channels that no row has"),
     ({"chain": bytes(16)}, "chain: one value for each row"),
     ({"anchor": b"short"}, "anchor: expected 16 bytes"),
-    ({"base": 255}, "positions up to 257, the context is 256"),
-    ({"base": 2**32 - 1}, "the context is 256"),
+    ({"base": 255}, "positions up to 257, the text has at most 256"),
+    ({"positions": 300}, "peer.positions: 300, the context is 256"),
+    ({"positions": 1}, "positions up to 2, the text has at most 1"),
+    ({"base": 2**32 - 1}, "the text has at most 256"),
     ({"target_exit": 0}, r"target_exit: expected 2\.\.3"),
     ({"target_exit": 1, "want": 0}, r"target_exit: expected 2\.\.3"),
     ({"target_exit": 1}, r"target_exit: expected 2\.\.3"),
@@ -85,7 +88,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"sampling": pb.Sampling(temperature=1, top_p=0)}, "top_p cannot be 0.0; give more than 0"),
     ({"rule": pb.Rule(thresholds=[0.5])}, "rule: statistic 0 is unknown; send one of relay.v1.Statistic"),
     ({"rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, thresholds=[float("nan")])}, "threshold .* cannot be nan"),
-    ({"base": 250, "more": 5}, "positions up to 257, the context is 256"),
+    ({"base": 250, "more": 5}, "positions up to 257, the text has at most 256"),
     ({"more": 3, "want": 2, "drafts": [1]}, "more: only after one wanted row, and without a rule"),
     (
         {"more": 3, "rule": pb.Rule(statistic=pb.STATISTIC_MARGIN, thresholds=[0.5])},
