@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from family.manifest import load_manifest
+from relay import batch
 from relay.engine.engine import BundleEngine
 from relay.engine.graph import OrtGraph, OrtView
 from relay.errors import BusyError
@@ -64,7 +65,11 @@ def alone(graph: OrtGraph, *counts: int, seed: int = 0) -> Made:
     return OrtView(graph).run(ids, 0)
 
 
-def test_short_work_is_done_at_once_only_while_nobody_else_has_any(engine: BundleEngine, spy: Spy) -> None:
+def test_short_work_is_done_at_once_only_while_nobody_else_has_any(
+    engine: BundleEngine, spy: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "RECENT_S", float("inf"))
+
     async def scenario() -> None:
         here = threading.current_thread()
         await engine.run(reading(spy, 1, 1, 1), "a")
