@@ -23,6 +23,8 @@ from scaling.runs import FloatArray, Params, make_runs
 SHIPPED = ("sweep-exits", "chinchilla-dense")
 """Laws that come with the planner, by name: exits of this project's own sweep (N from 68 thousand to 0.94 million), and
 dense models from the points of Hoffmann et al. (N from 57 million to 16 billion)."""
+EDGE = 1.01
+"""So far beyond what a law was fitted to still counts as inside: runs end at a whole step."""
 ALPHA = 3
 """Place of alpha in the parameters of `tied`."""
 
@@ -73,7 +75,7 @@ class ExitLaw:
         found = []
         for name, value in (("n", n), ("d", d), ("g", float(g)), ("c", c)):
             low, high = self.law.data.ranges[name]
-            if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+            if not low / EDGE <= value <= high * EDGE:
                 factor = value / high if value > high else low / value
                 side = "above" if value > high else "below"
                 found.append(

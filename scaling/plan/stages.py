@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from family.spec import FamilySpec
-from scaling.plan.chain import LEAST_RTO_S, ROOT_TWO
 from scaling.plan.fleet import Fleet, Link
 from scaling.plan.money import TierCost, rates, tier_cost
 from scaling.plan.placement import Stage
 from scaling.plan.queueing import BUSY
 from scaling.plan.tiers import Held, Part, held, parts_of
-from scaling.plan.wire import FRAMING, row_bytes, transfer_s
+from scaling.plan.wire import FRAMING, reply_s, row_bytes, transfer_s
 from scaling.runs import FloatArray
 
 LOADS = (BUSY, BUSY / 2)
@@ -102,7 +101,7 @@ def hop_of(fleet: Fleet, part: Part, d_model: int) -> Hop:
     size, prompt = row_bytes(CODEC, d_model), fleet.traffic.prompt_tokens
     rows = size * prompt / parts_of(prompt)
     up = (float(transfer_s(bytes_ + FRAMING.up, link.up_bps)) for bytes_ in (rows, size))
-    return Hop(answered_s(link), *up)
+    return Hop(float(reply_s(link)), *up)
 
 
 def shares_of(fleet: Fleet, used: Sequence[int]) -> FloatArray:
@@ -132,12 +131,6 @@ def spent_on(fleet: Fleet, part: Part, machines: FloatArray, busy: FloatArray) -
 def _answered(fleet: Fleet, used: Sequence[int], i: int) -> list[str]:
     """The tiers whose requests a used tier answers."""
     return [tier.name for at, tier in enumerate(fleet.tiers) if answering(used, at) == i]
-
-
-def answered_s(link: Link) -> float:
-    """What a message waits for beside its own bytes, as `scaling.plan.chain` has it."""
-    late_s = ROOT_TWO * link.jitter_s + 2 * link.loss * (link.rtt_s + LEAST_RTO_S)
-    return link.rtt_s + late_s + float(transfer_s(FRAMING.down, link.down_bps))
 
 
 def way(fleet: Fleet, below: int | None, at: int) -> Link:

@@ -54,7 +54,7 @@ def pareto(document: PlanDocument) -> str:
     left, top, width, height = 70.0, 20.0, WIDTH - 100, 320.0
     costs, losses = [plan.cost_per_hour for plan in plans], [plan.loss for plan in plans]
     slowest = max(plan.tpot_s for plan in plans) or 1.0
-    x, ticks_x = _axis(costs, left, left + width)
+    x, ticks_x = _wide_axis(costs, left, left + width)
     y, ticks_y = _axis(losses, top + height, top)
     parts = [_line(left, top + height, left + width, top + height, GREY), _line(left, top, left, top + height, GREY)]
     for value in ticks_x:
@@ -155,6 +155,25 @@ def _axis(values: Sequence[float], low_at: float, high_at: float) -> tuple[Calla
     def scale(value: float) -> float:
         return low_at + (value - low) / (high - low) * (high_at - low_at)
 
+    return scale, ticks
+
+
+def _wide_axis(values: Sequence[float], low_at: float, high_at: float) -> tuple[Callable[[float], float], list[float]]:
+    """A scale for amounts over several powers of ten, 0 among them: logarithmic, and straight around 0; with ticks."""
+    low, high = min(values), max(values)
+    unit = max(min((value for value in values if value > 0), default=1.0), high / 1e6)
+    first, last = math.asinh(low / unit) - 0.15, math.asinh(high / unit) + 0.15
+
+    def scale(value: float) -> float:
+        return low_at + (math.asinh(value / unit) - first) / (last - first) * (high_at - low_at)
+
+    powers = range(math.floor(math.log10(unit)), math.ceil(math.log10(max(high, unit))) + 1)
+    nice = [0.0, *(m * 10.0**k for k in powers for m in (1, 2, 5))]
+    ticks: list[float] = []
+    for tick in nice:
+        inside = low_at <= scale(tick) <= high_at
+        if inside and (not ticks or scale(tick) - scale(ticks[-1]) > 50):
+            ticks.append(tick)
     return scale, ticks
 
 

@@ -18,6 +18,7 @@ Keys = tuple[str | int, ...]
 """Where a value stands: `("tiers", 0, "name")`."""
 MOST_BYTES = 1 << 20
 """Of a fleet file; they take some thousand."""
+_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 MOST_VALUES = 20_000
 """Of a fleet file, what anchors repeat counted each time."""
 
@@ -101,6 +102,8 @@ def _value(node: yaml.Node, keys: Keys, path: Path, lines: dict[Keys, int], abov
         raise ScalingError(f"{path}:{node.start_mark.line + 1}: more than {MOST_VALUES:,} values; this is no fleet")
     if id(node) in above:
         raise ScalingError(f"{path}:{node.start_mark.line + 1}: {dotted(keys)}: contains itself")
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+        raise ScalingError(f"{path}:{node.start_mark.line + 1}: {dotted(keys)}: the tag {node.tag} means nothing here")
     above = (*above, id(node))
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*keys, i), path, lines, above) for i, item in enumerate(node.value)]
