@@ -27,6 +27,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.fleet in COMMANDS:
         return options
+    if options.statistics and not options.bundle:
+        parser.error("--statistics: goes with --bundle")
+    if options.bundle and (options.law or options.explain):
+        parser.error("--law and --explain: are of a family that is to be trained, --bundle is of one that was")
     if options.file is not None:
         parser.error(f"{options.file}: only init takes a second name")
     if options.out is None:
@@ -56,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="plan for this family, as it was exported and measured"
+    )
+    parser.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="FILE",
+        help="of --bundle: how often its exits decide and its drafts are right (default: what its certificate has)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -97,6 +107,9 @@ def _init(path: Path) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    if options.bundle:
+        _plan_bundle(options)
+        return
     from family.strict import dumps
     from scaling.plan.fleetfile import read_fleet
     from scaling.plan.outputs import check_out, write
@@ -114,11 +127,24 @@ def _plan(options: argparse.Namespace) -> None:
     sys.stdout.write(f"\nwrote {options.out}\n")
 
 
+def _plan_bundle(options: argparse.Namespace) -> None:
+    from family.strict import dumps
+    from scaling.plan.bundleplan import plan_bundle
+    from scaling.plan.fleetfile import read_fleet
+    from scaling.plan.outputs import check_out, write_bundle
+    from scaling.plan.table import bundle_table
+
+    check_out(options.out)
+    found = plan_bundle(read_fleet(Path(options.fleet)), options.bundle, options.statistics, strict=options.strict)
+    write_bundle(found, options.out)
+    sys.stdout.write(dumps(found) if options.json else bundle_table(found) + f"\nwrote {options.out}\n")
+
+
 def _law(given: str | None, fleet: "Fleet") -> "ExitLaw":
     from scaling.plan.exitlaw import SHIPPED, open_law, shipped, shipped_law
 
     if given is None:
-        return shipped_law(fleet.training.budget)
+        return shipped_law(max(fleet.training.budget, 1.0))
     return shipped(given) if given in SHIPPED else open_law(Path(given))
 
 

@@ -6,6 +6,7 @@ from YAML.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from scaling.plan.hardware import Hardware
@@ -24,6 +25,8 @@ class Tier:
     """Machines that there are; None: as many as it takes."""
     precisions: tuple[str, ...] = ("int4",)
     """Of the weights; the planner chooses one of these."""
+    profile: Path | None = None
+    """What `relay-node profile` measured on such a machine, for a bundle."""
     price_per_hour: float | None = None
     """Of one machine, in the budget's currency; None: its purchase, written off (`scaling.plan.money`)."""
 
@@ -70,6 +73,8 @@ class Goals:
     """Of requests (TTFT) and tokens (TPOT), at the traffic's peak."""
     loss: Mapping[str, float] = field(default_factory=dict)
     """By tier, the most that the loss of what it decides may be, nats per token."""
+    agreement: float | None = None
+    """Of a bundle: the least share of tokens that are the last exit's."""
     memory_free: Mapping[str, float] = field(default_factory=dict)
     """By tier, the share of each machine's memory that the node leaves to others; none where a tier is missing."""
     budget_per_hour: float | None = None
@@ -126,7 +131,7 @@ class Fleet:
     """One fewer: `links[i]` is between `tiers[i]` and `tiers[i + 1]`."""
     traffic: Traffic
     goals: Goals
-    training: Training
+    training: Training = field(default_factory=Training)
     objective: Objective = "cost"
 
     def tier(self, name: str) -> Tier:

@@ -127,6 +127,7 @@ def _tier(marked: Marked, i: int) -> Tier:
         hardware=machine,
         count=data.get("count"),
         precisions=(given,) if isinstance(given, str) else tuple(given),
+        profile=marked.path.parent / Path(data["profile"]).expanduser() if "profile" in data else None,
         price_per_hour=data.get("price_per_hour"),
     )
 
@@ -221,13 +222,14 @@ def _goals(marked: Marked, names: list[str]) -> Goals:
         tpot_s=None if tpot is None else tpot * MILLI,
         percentile=data.get("percentile", Goals.percentile),
         loss=data.get("loss", {}),
+        agreement=data.get("agreement"),
         memory_free=free if isinstance(free, dict) else dict.fromkeys(names, free),
         budget_per_hour=data.get("budget_per_hour"),
     )
 
 
 def _training(marked: Marked) -> Training:
-    data = marked.data["training"]
+    data = marked.data.get("training", {})
     given = data.get("trunk", {})
     for key in ("widths", "layers"):
         if key in given:

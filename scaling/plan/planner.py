@@ -49,6 +49,8 @@ def plan(fleet: Fleet, law: ExitLaw, strict: bool = False, explained: bool = Fal
         ScalingError: no plan keeps all goals; the text says which goal fails and the nearest that holds. Or with
             `strict` the best plan lies outside of what the law was fitted to.
     """
+    if not fleet.training.budget:
+        raise ScalingError("the fleet has no training: give compute, or parameters and tokens; or --bundle DIR")
     found = search(fleet, law)
     order = ranked(found, objective_of(fleet))
     if not order:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from scaling.plan.beside import Beside
+from scaling.plan.bundleplan import BundleChoice, BundleDocument, NodePlan
 from scaling.plan.document import PlanDocument
 from scaling.plan.explain import explanation_lines
 from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
@@ -92,6 +93,42 @@ def way_row(way: Beside) -> tuple[str, ...]:
 
 
 _FORMS = ("{:.3f}", "{:.1f}", "{:,.2f}", "{:,.0f}")
+
+
+def bundle_table(document: BundleDocument) -> str:
+    """The best way to run a bundle by tier, and the others in order."""
+    best = document.best
+    head = ("tier", "segments", "precision", "machines", "GB", "ms per text", "known by")
+    ways = ("", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", "per hour")
+    lines = [
+        f"{document.fleet}: {document.bundle}, least {document.objective}",
+        "",
+        *aligned([head, *map(_node_row, best.nodes)]),
+        "",
+        *aligned([ways, *(_choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
+        "",
+        *map(str, document.findings),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _node_row(node: NodePlan) -> tuple[str, ...]:
+    machines = "-" if node.machines is None else f"{node.machines:,}"
+    segments = f"{node.segments[0]}-{node.segments[-1]}"
+    return (
+        node.tier, segments, node.precision, machines, f"{node.memory_gb:.3g}", f"{node.busy_s_per_text * 1e3:,.0f}",
+        node.basis,
+    )  # fmt: skip
+
+
+def _choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
+    places = "+".join(f"{node.tier} {node.segments[0]}-{node.segments[-1]}" for node in choice.nodes)
+    agrees = "-" if choice.agreement is None else f"{choice.agreement:.1%}"
+    times = (f"{choice.ttft_s * 1e3:,.0f}", f"{choice.tpot_s * 1e3:.1f}")
+    return (
+        str(i), places, choice.policy, choice.send, choice.codec, *times, agrees, f"{choice.bytes_up_text / 1e3:,.1f}",
+        f"{choice.cost_per_hour:,.2f}",
+    )  # fmt: skip
 
 
 def draws_lines(document: PlanDocument) -> Iterator[str]:

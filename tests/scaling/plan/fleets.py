@@ -28,10 +28,10 @@ def small_fleet(
     """Up to four tiers, a tiny trunk of 8 layers in three widths, a hundred users."""
     names = ("a", "b", "c", "d")[: len(machines)]
     tiers = [
-        Tier(name, hardware, None, ("int4",), 1.0 + i)
+        Tier(name, hardware, price_per_hour=1.0 + i)
         for i, (name, hardware) in enumerate(zip(names, machines, strict=True))
     ]
-    tiers[0] = Tier(names[0], machines[0], 100, ("int4",), 0.0)
+    tiers[0] = Tier(names[0], machines[0], 100, price_per_hour=0.0)
     given = links if links is not None else [Link(0.01 * (i + 1), 1e7, 1e7, 0.001) for i in range(len(machines) - 1)]
     trunk = Trunk(widths=(32, 48, 64), layers=(layers,), head_dim=16, vocab_size=512, context=128)
     return Fleet(

@@ -97,7 +97,7 @@ def test_a_plan_is_written_that_trainer_node_and_compose_take(
     assert replicas["services"]["box"]["deploy"]["replicas"] == tiers[1]["machines"] >= 1
     page = (out / "report.html").read_text()
     assert page.count("<svg") >= 3 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    assert "device" not in page and "exit 1 after layer" in page
+    assert "cloud" not in page and "exit 1 after layer" in page
 
 
 def _settings(path: Path) -> dict[str, object]:

@@ -1,0 +1,248 @@
+"""The second use: a family that is trained and exported, placed on a fleet by what was measured of it.
+
+Times are those of each tier's profile (`relay-node profile`), or of its hardware's figures where the fleet names none;
+agreement, shares of exits and acceptance of drafts are the bundle's own. Every deployment is scored by the model of a
+relay (`scaling.plan.place`), and machines of shared tiers by the queueing model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from family.manifest import Manifest, load_manifest
+from family.profile import load_profile
+from scaling.errors import ScalingError
+from scaling.findings import Finding, note, warning
+from scaling.plan.cost import Machine
+from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
+from scaling.plan.fleet import Fleet, Tier
+from scaling.plan.money import rates, tier_cost
+from scaling.plan.place import Choice, Question, Score, Wanted, agreement_of, nearest, place, shared_s, text_s
+from scaling.plan.profiled import machine
+from scaling.plan.queueing import Demand, forward_of, sizing
+from scaling.plan.roofline import FORMATS, roofline
+from scaling.plan.statistics import certified, load_statistics
+
+BUNDLE_PLAN_VERSION = 1
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One tier's node."""
+
+    tier: str
+    precision: str
+    segments: tuple[int, ...]
+    machines: int | None
+    """At the traffic's peak; missing where no number is enough."""
+    memory_gb: float
+    busy_s_per_text: float
+    basis: str
+    """`profile` or `hardware`."""
+
+
+@dataclass(frozen=True)
+class BundleChoice:
+    """One way to run the bundle."""
+
+    nodes: tuple[NodePlan, ...]
+    policy: str
+    send: str
+    codec: str
+    ttft_s: float
+    tpot_s: float
+    agreement: float | None
+    bytes_up_text: float
+    """Over all links."""
+    cost_per_hour: float
+    misses: tuple[str, ...]
+    """Goals that it does not keep."""
+
+
+@dataclass(frozen=True)
+class BundleDocument:
+    """`plan.json` of a bundle."""
+
+    schema_version: int
+    fleet: str
+    bundle: str
+    family: str
+    precision: str
+    objective: str
+    best: BundleChoice
+    others: tuple[BundleChoice, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """The question with what is needed to answer it in the fleet's words."""
+
+    fleet: Fleet
+    manifest: Manifest
+    machines: Mapping[str, Machine]
+    basis: Mapping[str, str]
+    question: Question
+
+
+def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, strict: bool = False) -> BundleDocument:
+    """The best way to run a bundle on a fleet.
+
+    Args:
+        fleet: the question; its `training` is done already.
+        folder: the bundle.
+        statistics: how often exits decide and drafts are right (`benchmarks.plan.statistics`); without it what the
+            bundle's certificate has.
+        strict: refuse tiers without a profile.
+
+    Raises:
+        ManifestError, ProfileError: the bundle or a profile cannot be read, or a profile is of another family.
+        ScalingError: no deployment keeps all goals; the text says which fails and the nearest that holds.
+    """
+    asked = _asked(fleet, folder, statistics)
+    guessed = [name for name, basis in asked.basis.items() if basis == "hardware"]
+    if strict and guessed:
+        raise ScalingError(
+            f"--strict: nothing was measured on {', '.join(guessed)}; write a profile there with relay-node profile, "
+            "and name it in the fleet file: profile: FILE"
+        )
+    wanted = Wanted(fleet.goals.ttft_s, fleet.goals.tpot_s, fleet.goals.agreement, _free(fleet))
+    found = place(asked.question, wanted, _SCORES[fleet.objective], SHOWN)
+    if told := nearest(found, wanted):
+        raise ScalingError(f"no deployment of {folder} keeps all goals; the nearest has: {told}")
+    findings = [warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed]
+    if not asked.question.statistics.shares:
+        findings.append(note("no-certificate", "no shares of exits are known, so no confidence policy was tried"))
+    best, *others = (_choice(asked, choice) for choice in found)
+    return BundleDocument(
+        BUNDLE_PLAN_VERSION,
+        fleet.name,
+        folder.name,
+        asked.manifest.family_fingerprint,
+        asked.manifest.precision,
+        fleet.objective,
+        best,
+        tuple(others),
+        tuple(findings),
+    )
+
+
+_SCORES: Mapping[str, Score] = {
+    "latency": text_s,
+    "cost": shared_s,
+    "energy": shared_s,
+    "pareto": text_s,
+    "quality": lambda choice: -(choice.agreement or 0.0),
+}
+"""What is to be small, by objective; of a bundle that is there, money and energy go with the shared machines' time."""
+
+
+def _free(fleet: Fleet) -> float:
+    """The model has one share for all tiers: the largest."""
+    return max(fleet.goals.memory_free.values(), default=0.0)
+
+
+def _asked(fleet: Fleet, folder: Path, statistics: Path | None) -> _Asked:
+    manifest = load_manifest(folder)
+    machines, basis = {}, {}
+    for tier in fleet.tiers:
+        machines[tier.name], basis[tier.name] = _machine(tier, manifest)
+    known = load_statistics(statistics).statistics() if statistics else certified(manifest)
+    question = Question(
+        manifest.spec,
+        {name: {manifest.precision: one} for name, one in machines.items()},
+        fleet.links,
+        fleet.traffic.prompt_tokens,
+        fleet.traffic.output_tokens,
+        known,
+        agreement_of(manifest),
+    )
+    return _Asked(fleet, manifest, machines, basis, question)
+
+
+def _machine(tier: Tier, manifest: Manifest) -> tuple[Machine, str]:
+    if tier.profile is None:
+        if manifest.precision not in FORMATS:
+            raise ScalingError(
+                f"{tier.name}: a bundle of precision {manifest.precision} is only known by a profile; write one "
+                "on that machine with relay-node profile, and name it in the fleet file: profile: FILE"
+            )
+        return roofline(manifest.spec, tier.hardware, manifest.precision), "hardware"
+    profile = load_profile(tier.profile)
+    measured = profile.bundle(manifest.precision)
+    if measured.family != manifest.family_fingerprint:
+        raise ScalingError(f"{tier.profile}: measured another family; run relay-node profile with this bundle")
+    return machine(profile, manifest.precision), "profile"
+
+
+def _choice(asked: _Asked, choice: Choice) -> BundleChoice:
+    deployment, found, traffic = choice.deployment, choice.prediction, asked.fleet.traffic
+    nodes, cost = [], 0.0
+    for i, (part, precision) in enumerate(zip(deployment.places, choice.precisions, strict=True)):
+        tier = asked.fleet.tier(part.tier)
+        prompt_s, token_s = found.busy_s[part.tier]
+        busy = float(prompt_s) + traffic.output_tokens * float(token_s)
+        shared = tier is not asked.fleet.tiers[0]
+        count = _machines(asked, choice, i, busy) if shared else float(tier.count or 1)
+        if np.isfinite(count):
+            load = traffic.requests_per_second * busy / count
+            price = tier.price_per_hour if shared or tier.price_per_hour else 0.0
+            spent = tier_cost(rates(tier.hardware, price), count, min(load, 1.0), 1.0 if shared else 0.0)
+            cost += float(spent.per_hour)
+        nodes.append(
+            NodePlan(
+                part.tier,
+                precision,
+                part.segments,
+                int(count) if np.isfinite(count) else None,
+                float(found.memory_bytes[part.tier]) / 1e9,
+                busy,
+                asked.basis[part.tier],
+            )
+        )
+    up = float(found.bytes_up_prompt) + traffic.output_tokens * float(found.bytes_up_token)
+    return BundleChoice(
+        tuple(nodes),
+        policy_text(deployment.policy),
+        deployment.send,
+        deployment.codec,
+        float(found.ttft_s),
+        float(found.tpot_s),
+        choice.agreement,
+        up,
+        cost,
+        choice.misses,
+    )
+
+
+def _machines(asked: _Asked, choice: Choice, i: int, busy: float) -> float:
+    """Of a shared tier at the peak: its texts share forwards, and are away while others work on them."""
+    deployment, traffic, machine = (
+        choice.deployment,
+        asked.fleet.traffic,
+        asked.machines[choice.deployment.places[i].tier],
+    )
+    if busy <= 0:
+        return 1.0
+    segments = [machine.segments[g] for g in deployment.places[i].segments if g <= deployment.deepest]
+    here = deployment.deepest in deployment.places[i].segments
+    own = busy / traffic.output_tokens
+    away = 0.0 if i == len(deployment.places) - 1 == 0 else max(float(choice.prediction.tpot_s) - own, 0.0)
+    rate = traffic.requests_per_second * traffic.peak
+    demand = Demand(rate, traffic.prompt_tokens, traffic.output_tokens, traffic.prompt_cv, away)
+    sized = sizing(forward_of(segments, machine.exits[deployment.deepest] if here else None), demand)
+    return float(np.asarray(sized.machines).reshape(-1)[0])
+
+
+def policy_text(policy: Policy) -> str:
+    """As the SDK's constructors have it."""
+    match policy:
+        case FixedExit(exit=exit_, burst=burst):
+            return f"FixedExit({exit_}{f', burst={burst}' if burst else ''})"
+        case ConfidenceExit(epsilon=epsilon):
+            return f"ConfidenceExit(epsilon={epsilon:g})"
+        case SpeculativeExit(exit=exit_, draft_exit=draft, length=length):
+            return f"SpeculativeExit(exit={exit_}, draft_exit={draft}{f', length={length}' if length else ''})"
