@@ -38,18 +38,17 @@ def beside(fleet: Fleet, law: ExitLaw, found: Found, best: Choice) -> tuple[Besi
     """Everything in the cloud, everything on the device, token ids in place of rows, models trained apart."""
     group = found.groups[best.group]
     ways: list[Beside] = []
-    for at, words in ((len(fleet.tiers) - 1, "cloud"), (0, "device")):
-        if len(fleet.tiers) > 1:
-            ways.append(_alone(fleet, law, group, at, words))
+    if len(fleet.tiers) > 1:
+        ways += [_alone(fleet, law, group, at) for at in (len(fleet.tiers) - 1, 0)]
     if len(group.used) > 1:
         ways += [_ids(fleet, group, best.index), _apart(law, group, best.index)]
     return tuple(ways)
 
 
-def _alone(fleet: Fleet, law: ExitLaw, group: Group, at: int, words: str) -> Beside:
+def _alone(fleet: Fleet, law: ExitLaw, group: Group, at: int) -> Beside:
     """A dense model of the same budget on one tier: on the plan's trunk, or the best that the tier holds."""
     name, tier = f"everything on {fleet.tiers[at].name}", fleet.tiers[at]
-    what = f"one dense model in the {words}" if at else "one dense model, no network"
+    what = "one dense model" if at else "one dense model, no network"
     bare = fleet
     for goal in goals_of(fleet):
         if not goal.name.startswith("goals.memory_free"):
@@ -97,7 +96,9 @@ def _ids(fleet: Fleet, group: Group, index: int) -> Beside:
         power += float(np.asarray(spent.power_w)[0])
         latency += share * (own.step_s[k] + own.exit_tpot_s)
     what = "token ids in place of rows: each tier computes its exits' layers from the first on, and streams"
-    return Beside("token ids", what, float(group.quality[index]), latency, cost, power, group.made.flops, tuple(fails))
+    if fails:
+        return Beside("token ids", what, None, None, None, None, None, tuple(fails))
+    return Beside("token ids", what, float(group.quality[index]), latency, cost, power, group.made.flops, ())
 
 
 def _apart(law: ExitLaw, group: Group, index: int) -> Beside:

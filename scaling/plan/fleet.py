@@ -92,7 +92,8 @@ class Trunk:
     aspect: float = 64.0
     """d_model / n_layers, where `layers` does not say."""
     head_dim: int = 64
-    queries_per_key: int = 2
+    queries_per_key: int = 4
+    """Query heads that share a key-value head, where their number allows it; else each has its own."""
     ff_ratio: float = 8 / 3
     """d_ff / d_model."""
     vocab_size: int = 49152

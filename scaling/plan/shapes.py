@@ -3,6 +3,7 @@
 Parameters and FLOPs are those of `training.flops`, every branch and every head counted.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from scaling.runs import FloatArray, Params
 from training.flops import FamilyShape, parameters, training_flops
 
 LEAST_LAYERS = 8
+WIDEST = 16_384
 STEP = 1.12
 """Of widths, one to the next, at least."""
 REACH = 12.0
@@ -135,7 +137,7 @@ def count(shape: FamilyShape, params: Params) -> float:
 def trunk_shape(trunk: Trunk, width: int, layers: int) -> FamilyShape:
     """A Llama trunk of a width and depth, without early exits."""
     heads = width // trunk.head_dim
-    keys = next(k for k in range(max(1, heads // trunk.queries_per_key), 0, -1) if heads % k == 0)
+    keys = heads if heads % trunk.queries_per_key else heads // trunk.queries_per_key
     return FamilyShape(
         d_model=width,
         d_ff=max(16, round(trunk.ff_ratio * width / 16) * 16),
@@ -158,11 +160,12 @@ def _of_width(trunk: Trunk, width: int) -> Iterator[FamilyShape]:
 
 
 def _ladder(trunk: Trunk) -> Iterator[int]:
-    """Multiples of the head's size, each at least `STEP` times the one before, up to 16,384."""
-    width = trunk.head_dim
-    while width <= 16_384:
+    """Whole groups of heads, each width at least `STEP` times the one before, up to `WIDEST`."""
+    group = trunk.head_dim * trunk.queries_per_key
+    width = group
+    while width <= max(WIDEST, group):
         yield width
-        width = max(width + trunk.head_dim, int(width * STEP / trunk.head_dim) * trunk.head_dim)
+        width = max(width + group, math.ceil(width * STEP / group) * group)
 
 
 def _best_dense(training: Training, law: ExitLaw, found: list[FamilyShape]) -> float:

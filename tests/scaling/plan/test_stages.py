@@ -20,7 +20,7 @@ LAW = shipped("sweep-exits")
 
 @pytest.mark.parametrize("used", [used for m in (1, 2, 3) for used in combinations(range(3), m)], ids=str)
 @pytest.mark.parametrize("branch", ["norm", "block"])
-@pytest.mark.parametrize("prompt", [50.0, 1300.0])
+@pytest.mark.parametrize("prompt", [50.0, 1536.0])
 def test_a_placements_times_are_those_that_the_model_of_a_relay_predicts(
     used: tuple[int, ...], branch: str, prompt: float
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_placements_times_are_those_that_the_model_of_a_relay_predicts(
             )
             expected = predict(deployment, machines, prompt, fleet.traffic.output_tokens)
             assert placements.tpot[index, g - 1] == pytest.approx(expected.tpot_s, rel=1e-2)
-            assert placements.ttft[index, g - 1] == pytest.approx(expected.ttft_s, rel=2e-2)
+            assert placements.ttft[index, g - 1] == pytest.approx(expected.ttft_s, rel=2e-2 if prompt <= 512 else 5e-2)
 
 
 def test_every_request_is_answered_somewhere() -> None:

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import pytest
+
+from scaling.plan.beside import beside
+from scaling.plan.exitlaw import shipped
+from scaling.plan.explain import explain, explanation_lines
+from scaling.plan.fleet import Fleet, Goals
+from scaling.plan.goals import goals_of
+from scaling.plan.search import Choice, Found, best, search
+from tests.scaling.plan.fleets import machine, small_fleet
+
+LAW = shipped("sweep-exits")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    """The device holds some layers only, and the box none of the deepest."""
+    return small_fleet(
+        machines=(machine("a", 0.01, 5, 0.00035), machine("b", 0.05, 20, 0.5), machine("c", 1.0, 200, 8)),
+        goals=Goals(ttft_s=1.0, tpot_s=0.1, loss={"a": 4.0, "c": 3.45}, memory_free={"a": 0.3}),
+        objective="quality",
+        compute=9e12,
+    )
+
+
+@pytest.fixture(scope="module")
+def found(fleet: Fleet) -> Found:
+    return search(fleet, LAW)
+
+
+@pytest.fixture(scope="module")
+def choice(fleet: Fleet, found: Found) -> Choice:
+    """The best plan that uses several tiers."""
+    several = [i for i, group in enumerate(found.groups) if len(group.used) > 1 and group.kept.any()]
+    least = min(several, key=lambda i: float(found.groups[i].quality[found.groups[i].kept].min()))
+    group = found.groups[least]
+    quality = [q if kept else float("inf") for q, kept in zip(group.quality, group.kept, strict=True)]
+    return Choice(least, quality.index(min(quality)))
+
+
+def test_moving_an_exit_is_judged_as_the_plan_is(fleet: Fleet, found: Found, choice: Choice) -> None:
+    told = explain(fleet, LAW, found, choice, "quality")
+    group = found.groups[choice.group]
+    assert told.score == pytest.approx(float(group.quality[choice.index]))
+    assert told.moved
+    for moved in told.moved:
+        if not moved.breaks:  # deeper is better, and what is better and keeps the goals is in no other plan's way
+            layer = group.placements.layers[choice.index][[fleet.tiers[at].name for at in group.used].index(moved.tier)]
+            assert (moved.score <= told.score + 1e-12) == (moved.layer > layer)
+
+
+def test_a_deeper_exit_that_would_be_better_breaks_a_goal(fleet: Fleet, found: Found, choice: Choice) -> None:
+    told = explain(fleet, LAW, found, choice, "quality")
+    deeper = [m for m in told.moved if m.score < told.score - 1e-9]
+    assert all(m.breaks for m in deeper)
+
+
+def test_goals_are_measured_and_those_at_their_limit_bind(fleet: Fleet, found: Found, choice: Choice) -> None:
+    told = explain(fleet, LAW, found, choice, "quality")
+    assert [goal.goal for goal in told.goals] == [goal.name for goal in goals_of(fleet)]
+    assert all(goal.left >= -1e-9 and goal.binds == (goal.left < 0.05) for goal in told.goals)
+
+
+def test_a_tenth_more_never_makes_it_worse(fleet: Fleet, found: Found) -> None:
+    first = best(found, "quality")
+    assert first is not None
+    told = explain(fleet, LAW, found, first, "quality")
+    assert len(told.buys) > 10
+    assert all(gain.change <= 1e-9 for gain in told.buys)
+    assert next(gain.change for gain in told.buys if gain.what == "training compute") < 0
+    text = "\n".join(explanation_lines(told))
+    assert "why this G" in text and "training compute: -" in text
+
+
+def test_each_g_has_its_best_plan(fleet: Fleet, found: Found) -> None:
+    first = best(found, "quality")
+    assert first is not None
+    told = explain(fleet, LAW, found, first, "quality")
+    scores = [one.score for one in told.granularities if one.score is not None]
+    assert [one.granularity for one in told.granularities] == [1, 2, 3] and min(scores) == pytest.approx(told.score)
+
+
+def test_what_stands_beside_a_plan_is_the_same_budget_spent_otherwise(
+    fleet: Fleet, found: Found, choice: Choice
+) -> None:
+    ways = {way.name: way for way in beside(fleet, LAW, found, choice)}
+    assert list(ways) == ["everything on c", "everything on a", "token ids", "trained apart"]
+    group = found.groups[choice.group]
+    cloud, apart = ways["everything on c"], ways["trained apart"]
+    assert cloud.loss is not None and apart.loss is not None
+    assert cloud.loss < float(group.quality[choice.index]) < apart.loss
+    device = ways["everything on a"]
+    assert device.loss is None or device.fails or device.loss > cloud.loss
+
+
+def test_a_tier_that_holds_nothing_is_said_so(fleet: Fleet, found: Found, choice: Choice) -> None:
+    small = replace(fleet, tiers=(replace(fleet.tiers[0], hardware=machine("a", 0.01, 5, 1e-6)), *fleet.tiers[1:]))
+    ways = {way.name: way for way in beside(small, LAW, found, choice)}
+    assert ways["everything on a"].loss is None and "no trunk fits" in ways["everything on a"].what
