@@ -65,7 +65,9 @@ class TextTime:
     ttft_ms: float
     """From the call to the first token, at the client."""
     tpot_ms: float
-    """Mean time from token to token after the first."""
+    """Mean time from token to token after the first; of several at a time, while all of them have theirs."""
+    sessions: int = 1
+    """Texts at a time."""
 
 
 @dataclass(frozen=True)

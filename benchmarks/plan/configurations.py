@@ -4,7 +4,7 @@ Every third of a list is held out: nothing was fitted to it or chosen by it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from benchmarks.net.links import Link
@@ -89,8 +89,6 @@ def policy_name(policy: Policy) -> str:
 
 
 def _third_held_out(found: Sequence[Configuration]) -> tuple[Configuration, ...]:
-    from dataclasses import replace
-
     return tuple(replace(c, held_out=i % 3 == 2) for i, c in enumerate(found))
 
 
@@ -127,4 +125,24 @@ ALONE = _third_held_out(
 )
 """One text at a time."""
 
-CONFIGURATIONS = ALONE
+TOGETHER = _third_held_out(
+    (
+        Configuration("int4", WHOLE, (), FixedExit(3), 64, 32, sessions=4),
+        Configuration("int4", PAIR, (FAST,), FixedExit(3), 64, 32, sessions=2),
+        Configuration("int4", PAIR, (MID,), FixedExit(3), 64, 32, sessions=4),
+        Configuration("int4", WHOLE, (), FixedExit(1), 64, 48, sessions=8),
+        Configuration("int4", PAIR, (FAR,), FixedExit(3), 64, 32, sessions=8),
+        Configuration("int4", PAIR, (NEAR,), FixedExit(3), 64, 32, "int8", sessions=8),
+        Configuration("f32", WHOLE, (), FixedExit(2), 64, 32, sessions=2),
+        Configuration("int4", IDS, (MID,), FixedExit(3, 15), 64, 48, send="ids", sessions=4),
+        Configuration("f32", PAIR, (NEAR,), FixedExit(3), 64, 32, sessions=4),
+        Configuration("int4", PAIR, (MID,), SpeculativeExit(3, 2, 4), 64, 48, sessions=4),
+        Configuration("int4", PAIR, (FAR,), ConfidenceExit(0.1), 64, 48, sessions=4),
+        Configuration("int4", WHOLE, (), FixedExit(3), 128, 32, sessions=8),
+        Configuration("int4", WHOLE, (), FixedExit(3), 128, 32, sessions=4),
+        Configuration("int4", PAIR, (NEAR,), FixedExit(3), 128, 32, sessions=8),
+        Configuration("f32", WHOLE, (), FixedExit(2), 64, 32, sessions=4),
+    )
+)
+"""Several at a time."""
+CONFIGURATIONS = (*ALONE, *TOGETHER)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from relay.client.aio import AsyncRelayClient
 from relay.client.types import GenerateOptions
 from relay.node.text import TextCodec
 from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
+from scaling.plan.sessions import lengths
 
 THREADS = "1"
 QUIET_S = RECENT_S + 0.05
@@ -79,48 +79,69 @@ async def run(configuration: Configuration) -> dict[str, Any]:
             upstream = await stack.enter_async_context(node(bundle, TIERS[i], upstream, *options))
         assert upstream is not None
         client = await stack.enter_async_context(AsyncRelayClient(upstream))
-        options_ = GenerateOptions(
-            policy=relayed(configuration.policy),
-            max_tokens=configuration.tokens,
-            ignore_stop=True,
-            codec=configuration.codec,
-        )
-        warm, rest = texts[: configuration.sessions], texts[configuration.sessions :]
-        await asyncio.gather(*(timed(client, ids, options_) for ids in warm))
+        writer = _Writer(client, configuration)
+        await writer.write(texts[0], 2)
         before = [proxy.bytes for proxy in proxies]
-        started = time.perf_counter()
-        found = await _all(client, rest, options_, configuration.sessions)
-        took_s = time.perf_counter() - started
+        found = await (writer.alone(texts[1:]) if configuration.sessions == 1 else writer.together(texts))
         await asyncio.sleep(max(0.2, 2 * sum(way.rtt_ms for way in configuration.ways) / 1e3))  # goodbyes
         spent = [proxy.bytes - b for proxy, b in zip(proxies, before, strict=True)]
         nodes = await client.describe()
     steps = [step for text in found for step in text.steps_ms]
     return {
         "name": configuration.name,
-        "prompt_tokens": mean(len(ids) for ids in rest),
+        "prompt_tokens": mean(len(ids) for ids in texts),
         "ttft_ms": median(text.ttft_ms for text in found),
-        "tpot_ms": mean(text.decode_ms / (len(text.ids) - 1) for text in found),
+        "tpot_ms": sum(text.decode_ms for text in found) / sum(len(text.ids) - 1 for text in found),
         "tpot_p95_ms": quantiles(steps, n=20)[-1],
-        "bytes": [size / len(found) for size in spent],
+        "bytes": [size / len(writer.written) for size in spent],
+        "written": mean(writer.written),
         "memory_bytes": {n.tier: n.rss_bytes for n in nodes},
-        "took_s": took_s,
         "exits": {str(g): mean(token.exit == g for text in found for token in text.tokens) for g in (1, 2, 3)},
-        "first_exits": [text.tokens[0].exit for text in found],
         "paces": [asdict(pace) for pace in nodes[0].paces],
     }
 
 
-async def _all(
-    client: AsyncRelayClient, texts: Sequence[list[int]], options: GenerateOptions, sessions: int
-) -> list[Timed]:
-    """Each session writes one of the texts after the other."""
+class _Writer:
+    """Writes texts of a configuration's kind."""
 
-    async def one(number: int) -> list[Timed]:
+    def __init__(self, client: AsyncRelayClient, configuration: Configuration) -> None:
+        self._client = client
+        self._configuration = configuration
+        self.written: list[int] = []
+        """Tokens of each text but the warm-up's."""
+
+    async def write(self, ids: list[int], tokens: int) -> Timed:
+        """One text."""
+        asked = self._configuration
+        options = GenerateOptions(policy=relayed(asked.policy), max_tokens=tokens, ignore_stop=True, codec=asked.codec)
+        return await timed(self._client, ids, options)
+
+    async def alone(self, texts: Sequence[list[int]]) -> list[Timed]:
+        """One after the other."""
         found = []
-        for ids in texts[number::sessions]:
-            if sessions == 1:
-                await asyncio.sleep(QUIET_S)
-            found.append(await timed(client, ids, options))
+        for ids in texts:
+            await asyncio.sleep(QUIET_S)
+            found.append(await self.write(ids, self._configuration.tokens))
+            self.written.append(self._configuration.tokens)
         return found
 
-    return [text for session in await asyncio.gather(*(one(i) for i in range(sessions))) for text in session]
+    async def together(self, texts: Sequence[list[int]]) -> list[Timed]:
+        """So many at a time, each session one after the other, and none in step: lengths differ, the first ones', which
+        do not count, from almost nothing to a whole one. Who is done writes on until all are.
+        """
+        sessions, done = self._configuration.sessions, 0
+        each = len(texts) // sessions
+
+        async def one(session: int) -> list[Timed]:
+            nonlocal done
+            found: list[Timed] = []
+            for number, tokens in enumerate(lengths(self._configuration.tokens, sessions, session)):
+                text = await self.write(texts[(session + number * sessions) % len(texts)], tokens)
+                self.written.append(tokens)
+                found.append(text)
+                done += number + 1 == each
+                if done == sessions:
+                    break
+            return found[1:each]
+
+        return [text for found in await asyncio.gather(*(one(i) for i in range(sessions))) for text in found]

@@ -28,6 +28,8 @@ from relay.policy import FixedExit
 
 SHORT, LONG = (16, 24), (256, 4)
 """Tokens of a prompt and of the text after it: where the steps show, and where the rows do."""
+SESSIONS = 4
+"""Texts at a time, where there are several."""
 REPEATS = 3
 """Texts of each kind."""
 QUIET_S = RECENT_S + 0.05
@@ -74,7 +76,27 @@ async def _texts(client: AsyncRelayClient, manifest: Manifest) -> tuple[TextTime
             times.append(await _text(client, ids, tokens, exit_, codec))
         ttft_ms, tpot_ms = (round(median(values), 4) for values in zip(*times, strict=True))
         found.append(TextTime(1, exit_, codec, prompt, tokens, ttft_ms, tpot_ms))
+    together = [await _together(client, manifest.spec.vocab_size) for _ in range(REPEATS)]
+    ttft_ms, tpot_ms = (round(median(values), 4) for values in zip(*together, strict=True))
+    found.append(TextTime(1, 1, "f32", *SHORT, ttft_ms, tpot_ms, SESSIONS))
     return tuple(found)
+
+
+async def _together(client: AsyncRelayClient, vocab_size: int) -> tuple[float, float]:
+    """Several texts of the first exit, begun at once; from the last one's first token to the first one's last."""
+    rng = np.random.default_rng(0)
+    prompt, tokens = SHORT
+
+    async def one() -> list[float]:
+        ids = rng.integers(0, vocab_size, prompt).tolist()
+        stream = client.generate(ids, policy=FixedExit(1), max_tokens=tokens, ignore_stop=True)
+        return [time.perf_counter() async for _ in stream]
+
+    started = time.perf_counter()
+    came = await asyncio.gather(*(one() for _ in range(SESSIONS)))
+    begin, end = max(times[0] for times in came), min(times[-1] for times in came)
+    steps = sum(begin < moment <= end for times in came for moment in times) / SESSIONS
+    return (begin - started) * 1e3, (end - begin) * 1e3 / steps
 
 
 async def _text(client: AsyncRelayClient, ids: list[int], tokens: int, exit_: int, codec: str) -> tuple[float, float]:

@@ -10,11 +10,8 @@ import numpy as np
 from scaling.plan.cost import LARGEST_FORWARD, Machine, Number
 from scaling.plan.deployment import Deployment
 from scaling.plan.flops import branch_flops, head_flops, segment_flops
-from scaling.plan.wire import FRAMING, row_bytes, transfer_s
+from scaling.plan.wire import FRAMING, ROOT_TWO, reply_s, row_bytes, transfer_s
 
-LEAST_RTO_S = 0.2
-"""What a lost message waits beside its round trip, where none follows it (Linux's least retransmission timeout)."""
-ROOT_TWO = 2**0.5
 P95_OF_TWO = 4.74
 """The 95th percentile of the sum of two exponentials of mean 1."""
 
@@ -61,19 +58,19 @@ class Chain:
 
     def __init__(self, deployment: Deployment, machines: Sequence[Machine]) -> None:
         self._deployment = deployment
-        self._machines = machines
+        self.machines = machines
         self._ids = deployment.send == "ids"
         form = "ids" if self._ids else deployment.codec
         self._row_bytes = row_bytes(form, deployment.spec.d_model)
 
     def request(self) -> Spent:
         """A text that begins, and its first token's way to the client."""
-        node = self._machines[0].node
+        node = self.machines[0].node
         return self._spent(node.request_s, 0)
 
     def token(self) -> Spent:
         """A decided token's way to the client."""
-        return self._spent(self._machines[0].node.token_s, 0)
+        return self._spent(self.machines[0].node.token_s, 0)
 
     def step(self, exit_: int, context: Number, *, hops: bool = True) -> Spent:
         """One further token at an exit; without hops, on the exit's node alone."""
@@ -152,7 +149,7 @@ class Chain:
         return spent.plus(self._asked(self._deployment.place_of(exit_), exit_, rows, context, wanted))
 
     def _computed(self, place: int, segments: Sequence[int] | range, rows: Number, context: Number) -> Spent:
-        costs = self._machines[place].segments
+        costs = self.machines[place].segments
         spec = self._deployment.spec
         seconds = sum((costs[g].seconds(rows, context) for g in segments), start=0.0)
         return self._spent(seconds, place, flops=rows * sum(segment_flops(spec, g) for g in segments))
@@ -160,30 +157,29 @@ class Chain:
     def _asked(self, place: int, exit_: int, rows: Number, context: Number, wanted: Number) -> Spent:
         spec = self._deployment.spec
         read = rows if spec.exit(exit_).branch != "norm" else wanted
-        seconds = self._machines[place].exits[exit_].seconds(read, context, wanted)
+        seconds = self.machines[place].exits[exit_].seconds(read, context, wanted)
         flops = read * branch_flops(spec, exit_) + wanted * head_flops(spec)
         return self._spent(seconds, place, flops=flops)
 
     def _carried(self, link: int, rows: Number) -> Spent:
         """Rows on their way up, in one message."""
         way, size = self._deployment.links[link], rows * self._row_bytes + FRAMING.up
-        nodes = [machine.node for machine in self._machines[link : link + 2]]
+        nodes = [machine.node for machine in self.machines[link : link + 2]]
         node_s = sum(node.message_s + node.row_s * rows for node in nodes) / 2
         spent = self._spent(node_s + transfer_s(size, way.up_bps), link, busy=node_s / 2)
-        busy = tuple(node_s / 2 if i in (link, link + 1) else 0.0 for i in range(len(self._machines)))
+        busy = tuple(node_s / 2 if i in (link, link + 1) else 0.0 for i in range(len(self.machines)))
         up = tuple(size if i == link else 0.0 for i in range(len(self._deployment.links)))
         return Spent(spent.seconds, busy, up, spent.down, spent.flops)
 
     def _answered(self, link: int) -> Spent:
         """What a message waits for beside its own bytes: the way there and back, and the reply."""
         way = self._deployment.links[link]
-        late_s = ROOT_TWO * way.jitter_s + 2 * way.loss * (way.rtt_s + LEAST_RTO_S)
-        spent = self._spent(way.rtt_s + late_s + transfer_s(FRAMING.down, way.down_bps), 0, busy=0.0)
+        spent = self._spent(reply_s(way), 0, busy=0.0)
         down = tuple(FRAMING.down if i == link else 0.0 for i in range(len(self._deployment.links)))
         return Spent(spent.seconds, spent.busy, spent.up, down, spent.flops)
 
     def _spent(self, seconds: Number, place: int, *, busy: Number | None = None, flops: Number = 0.0) -> Spent:
-        places, links = range(len(self._machines)), (0.0,) * len(self._deployment.links)
+        places, links = range(len(self.machines)), (0.0,) * len(self._deployment.links)
         work = seconds if busy is None else busy
         return Spent(
             seconds,

@@ -40,6 +40,8 @@ class NodeCost:
     """A text: from the client's call to the first forward, and back to the client."""
     token_s: float = 0.0
     """A decided token: choice, text and event to the client."""
+    job_s: float = 0.0
+    """Each session that shares a forward with another: what nodes do one session after the other."""
     message_s: float = 0.0
     """A message to the next node and its reply: both ends together, without the link."""
     row_s: float = 0.0

@@ -6,8 +6,10 @@ rows, in the mean: always with one (`FixedExit`), with those of the tokens since
 with all drafts of a round (`SpeculativeExit`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median, quantiles
 from typing import TypeVar
 
 from scaling.plan.chain import Chain, Spent
@@ -22,6 +24,8 @@ from scaling.plan.deployment import (
 )
 from scaling.plan.memory import memory_bytes
 from scaling.plan.rounds import rounds
+from scaling.plan.script import Script
+from scaling.plan.sessions import play
 from scaling.plan.wire import FRAMING
 
 K = TypeVar("K")
@@ -30,6 +34,8 @@ NO_STATISTICS = Statistics()
 LAGS = 64
 """Rows up to which a place that was left out for so many tokens is followed exactly."""
 HALF = 0.5
+PAUSE_S = 0.05
+"""Between two texts of a session."""
 _FEW_DRAFTS = 4.0
 """Drafts at which what one more adds to a verification is taken."""
 
@@ -97,7 +103,7 @@ def predict(
     context = prompt_tokens + output_tokens / 2
     match deployment.policy:
         case FixedExit():
-            first, step, p95_s, asked = _fixed(chain, deployment.policy, prompt_tokens, context)
+            first, step, p95_s, asked = _fixed(chain, deployment.policy, prompt_tokens, output_tokens, context)
         case ConfidenceExit(epsilon=epsilon):
             shares = _known(statistics.shares, epsilon, "shares of the exits at epsilon")
             begins = statistics.first.get(epsilon, shares)
@@ -108,6 +114,10 @@ def predict(
                 chain, deployment.policy, right, prompt_tokens, output_tokens, context
             )
     ttft_s, tpot_s = first.seconds, step.seconds
+    if sessions > 1:
+        ttft_s, tpot_s, p95_s = _together(
+            deployment, chain.machines, prompt_tokens, output_tokens, sessions, statistics
+        )
     if deployment.client is not None:
         ttft_s = ttft_s + deployment.client.rtt_s
     tiers = [place.tier for place in deployment.places]
@@ -130,14 +140,17 @@ _Found = tuple[Spent, Spent, Number, Sequence[int]]
 """The first token, a further one in the mean, the 95th percentile of its time, and the exits that are ever asked."""
 
 
-def _fixed(chain: Chain, policy: FixedExit, prompt: float, context: float) -> _Found:
+def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, context: float) -> _Found:
+    """Of a burst, the first tokens come together, and so do those of each round trip after."""
     first, step = chain.prefill(policy.exit, prompt), chain.step(policy.exit, context)
     if not policy.burst:
         return first, step, step.seconds + chain.jitter_p95(policy.exit), (policy.exit,)
-    alone = chain.step(policy.exit, context, hops=False)
-    burst = step.plus(alone, policy.burst)
-    tokens = policy.burst + 1
-    return first, burst.times(1 / tokens), burst.seconds if tokens < 20 else 0.0, (policy.exit,)
+    alone, together = chain.step(policy.exit, context, hops=False), policy.burst + 1
+    later = max(0.0, output - together)
+    rounds_ = math.ceil(later / together)
+    mean = step.times(rounds_).plus(alone, later - rounds_).times(1 / max(1.0, output - 1))
+    p95_s = step.plus(alone, policy.burst).seconds if together < 20 else 0.0
+    return first.plus(alone, min(policy.burst, output - 1)), mean, p95_s, (policy.exit,)
 
 
 def _confidence(
@@ -174,6 +187,20 @@ def _speculative(
     step = chain.token().plus(whole.at(mean.seconds), (1 + unused / max(1.0, output - 1)) / mean.tokens)
     p95_s = mean.seconds if mean.tokens < 20 else 0.0
     return first, step, p95_s, (policy.draft_exit, policy.exit)
+
+
+def _together(
+    deployment: Deployment,
+    machines: Sequence[Machine],
+    prompt: float,
+    output: float,
+    sessions: int,
+    statistics: Statistics,
+) -> tuple[float, float, float]:
+    """TTFT (median), TPOT (mean) and its 95th percentile of texts that share the nodes, as they were played."""
+    script = Script(deployment, machines, prompt, statistics)
+    noted = play(machines, len(deployment.links), script.text, output, sessions, PAUSE_S)
+    return median(noted.ttft_s), fmean(noted.steps_s), quantiles(noted.steps_s, n=20)[-1]
 
 
 def _known(found: Mapping[K, V], key: K, what: str) -> V:

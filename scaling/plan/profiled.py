@@ -162,12 +162,12 @@ def _node_memory(bundle: BundleProfile) -> tuple[float, dict[int, float]]:
     return float(other), {g: float(size) for g, size in zip(columns, each, strict=True)}
 
 
-def _node_cost(bundle: BundleProfile, costs: dict[tuple[str, int], MeasuredGraph]) -> NodeCost:
+def _node_cost(bundle: BundleProfile, costs: Mapping[tuple[str, int], MeasuredGraph]) -> NodeCost:
     """What texts took beyond their forwards."""
 
     def text(exit_: int, which: Callable[[Iterable[TextTime]], TextTime]) -> tuple[float, float, int]:
         """Of the exit's texts with exact rows: the first token's rest, a further one's, and the prompt's length."""
-        found = which(t for t in bundle.texts if t.exit == exit_ and t.codec == "f32")
+        found = which(t for t in bundle.texts if t.exit == exit_ and t.codec == "f32" and t.sessions == 1)
         graphs = [costs["segment", g] for g in range(1, exit_ + 1)]
         rows, last = found.prompt_tokens, costs["exit", exit_]
         prefill = sum(float(g.seconds(rows, 0)) for g in graphs) + float(last.seconds(rows, 0, 1))
@@ -183,8 +183,9 @@ def _node_cost(bundle: BundleProfile, costs: dict[tuple[str, int], MeasuredGraph
 
     depth = bundle.spec.granularity
     first, token_s, _ = text(1, short)
+    job_s = _job_s(bundle, costs, token_s)
     if depth == 1:
-        return NodeCost(max(0.0, first), max(0.0, token_s))
+        return NodeCost(max(0.0, first), token_s, job_s)
     _, deep_s, _ = text(depth, short)
     shallow_first, _, _ = text(1, long)
     deep_first, _, rows = text(depth, long)
@@ -192,6 +193,18 @@ def _node_cost(bundle: BundleProfile, costs: dict[tuple[str, int], MeasuredGraph
     return NodeCost(
         request_s=max(0.0, first),
         token_s=token_s,
+        job_s=job_s,
         message_s=message_s,
         row_s=max(0.0, deep_first - shallow_first - message_s) / rows,
     )
+
+
+def _job_s(bundle: BundleProfile, costs: Mapping[tuple[str, int], MeasuredGraph], token_s: float) -> float:
+    """What texts at the same time took beyond the forwards that they share, for each but one."""
+    found = [t for t in bundle.texts if t.sessions > 1]
+    if not found:
+        return 0.0
+    text, segment, exit_ = found[0], costs["segment", 1], costs["exit", 1]
+    many, context = text.sessions, text.prompt_tokens + text.tokens / 2
+    shared = float(segment.seconds(many, context, 0, many)) + float(exit_.seconds(many, context, many, many))
+    return max(0.0, text.tpot_ms / 1e3 - shared - token_s) / (many - 1)

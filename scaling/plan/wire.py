@@ -6,6 +6,7 @@ The sizes of rows follow from the codecs' records (`relay.codec`); the rest was 
 from dataclasses import dataclass
 
 from scaling.plan.cost import Number
+from scaling.plan.fleet import Link
 
 CHAIN_BYTES = 16
 """A row's chain value."""
@@ -13,6 +14,10 @@ ID_BYTES = 3
 """A token id of five digits as a varint."""
 BLOCK = 32
 """Channels of `int8` and `int4` that share a step."""
+LEAST_RTO_S = 0.2
+"""What a lost message waits beside its round trip, where none follows it (Linux's least retransmission timeout)."""
+ROOT_TWO = 2**0.5
+"""The mean of two exponentials over the standard deviation of their sum."""
 KEPT_BYTES = 17
 """Of a row's exponent and the channels that are taken out of it."""
 
@@ -45,3 +50,9 @@ def row_bytes(codec: str, d_model: int) -> float:
 def transfer_s(size: Number, bps: Number) -> Number:
     """Seconds that so many bytes take at a rate."""
     return 8 * size / bps
+
+
+def reply_s(link: Link) -> Number:
+    """What a message waits for beside its own bytes: the way there and back with what disturbs it, and the reply."""
+    late_s = ROOT_TWO * link.jitter_s + 2 * link.loss * (link.rtt_s + LEAST_RTO_S)
+    return link.rtt_s + late_s + transfer_s(FRAMING.down, link.down_bps)

@@ -1,0 +1,116 @@
+"""Planning again while texts run: which policy and codec fit the links and the load of the moment, without flapping.
+
+Where segments run stays as it is; what may change from one request to the next is who decides and how rows travel. All
+of it is a pure function of the state and an observation: a node feeds in what it measured of a text's link and takes
+the choice for the next one.
+
+What holds is the median of the newest observations. Another choice is taken only once it was better than the present
+one by `MARGIN` for `PATIENCE` observations in a row, by the model; so noise around a point where two are equal changes
+nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from statistics import median
+
+from scaling.plan.cost import GraphCost, Machine, Number
+from scaling.plan.deployment import Deployment, Statistics
+from scaling.plan.fleet import Link
+from scaling.plan.model import predict
+
+MARGIN = 0.1
+"""Of a text's time, by which another choice has to be better."""
+PATIENCE = 3
+NEWEST = 5
+"""Observations whose median is believed: one bad moment is not."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The link between the first two places, and the load beyond, at one moment."""
+
+    rtt_s: float
+    up_bps: float
+    down_bps: float
+    load: float = 1.0
+    """How many times as long as alone forwards take on the nodes beyond the first."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """What is known and chosen. The first of `choices` is where it begins."""
+
+    choices: tuple[Deployment, ...]
+    """Of the same places."""
+    machines: Mapping[str, Machine]
+    prompt_tokens: float
+    output_tokens: float
+    statistics: Statistics
+    chosen: int = 0
+    seen: tuple[Observed, ...] = ()
+    """The newest observations."""
+    rival: int = 0
+    times: int = 0
+    """Observations in a row for which the rival was better by the margin."""
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the next text should do."""
+        return self.choices[self.chosen]
+
+
+def observe(state: Online, seen: Observed) -> Online:
+    """The state after an observation."""
+    newest = (*state.seen, seen)[-NEWEST:]
+    known = Observed(*(median(values) for values in zip(*map(astuple, newest), strict=True)))
+    times_s = [_text_s(state, deployment, known) for deployment in state.choices]
+    best = min(range(len(times_s)), key=times_s.__getitem__)
+    if times_s[best] > times_s[state.chosen] * (1 - MARGIN):
+        return replace(state, seen=newest, rival=state.chosen, times=0)
+    times = state.times + 1 if best == state.rival else 1
+    if times < PATIENCE:
+        return replace(state, seen=newest, rival=best, times=times)
+    return replace(state, seen=newest, chosen=best, rival=best, times=0)
+
+
+def follow(state: Online, seen: Sequence[Observed]) -> list[int]:
+    """The choice after each of several observations."""
+    found = []
+    for one in seen:
+        state = observe(state, one)
+        found.append(state.chosen)
+    return found
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A graph whose machine has other things to do as well."""
+
+    cost: GraphCost
+    load: float
+
+    def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
+        return self.load * self.cost.seconds(rows, context, wanted, sessions)
+
+
+def _text_s(state: Online, deployment: Deployment, known: Observed) -> float:
+    """A whole text's time under what is known of the link and the load."""
+    first, *others = deployment.links
+    link = Link(known.rtt_s, known.up_bps, known.down_bps, first.jitter_s, first.loss)
+    machines = {
+        place.tier: _loaded(state.machines[place.tier], known.load if i else 1.0)
+        for i, place in enumerate(deployment.places)
+    }
+    moment = replace(deployment, links=(link, *others))
+    found = predict(moment, machines, state.prompt_tokens, state.output_tokens, 1, state.statistics)
+    return float(found.ttft_s) + (state.output_tokens - 1) * float(found.tpot_s)
+
+
+def _loaded(machine: Machine, load: float) -> Machine:
+    if load == 1.0:
+        return machine
+    return replace(
+        machine,
+        segments={g: _Loaded(cost, load) for g, cost in machine.segments.items()},
+        exits={g: _Loaded(cost, load) for g, cost in machine.exits.items()},
+    )

@@ -1,0 +1,65 @@
+"""Planning again while links and load change: it follows what lasts, and does not follow noise."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from scaling.plan.deployment import Deployment, FixedExit, Place, SpeculativeExit
+from scaling.plan.online import PATIENCE, Observed, Online, follow
+from tests.scaling.plan.machines import LINK, SPEC, STATISTICS, machine
+
+PLACES = (Place("device", (1, 2)), Place("cloud", (3,)))
+PLAIN, DRAFTS, SMALL = (
+    Deployment(SPEC, PLACES, (LINK,), policy, codec)
+    for policy, codec in ((FixedExit(3), "f32"), (SpeculativeExit(3, 2, 4), "f32"), (FixedExit(3), "int8"))
+)
+
+
+def state(*choices: Deployment) -> Online:
+    return Online(choices, {"device": machine(3), "cloud": machine(10)}, 64, 64, STATISTICS)
+
+
+def links(rtt_s: float, bps: float, count: int, load: float = 1.0) -> list[Observed]:
+    return [Observed(rtt_s, bps, bps, load)] * count
+
+
+def switches(found: list[int]) -> int:
+    return sum(a != b for a, b in pairwise([0, *found]))
+
+
+def test_a_link_that_becomes_slow_brings_drafts_and_one_that_recovers_takes_them_away() -> None:
+    seen = links(0.001, 1e9, 10) + links(0.1, 1e9, 20) + links(0.001, 1e9, 30)
+    found = follow(state(PLAIN, DRAFTS), seen)
+    assert found[9] == 0 and found[29] == 1 and found[-1] == 0
+    assert switches(found) == 2
+    assert found.index(1) >= 10 + PATIENCE - 1, "not at once"
+
+
+def test_a_narrow_link_brings_a_codec() -> None:
+    found = follow(state(PLAIN, SMALL), links(0.02, 1e8, 5) + links(0.02, 2e5, 10))
+    assert found[4] == 0 and found[-1] == 1
+
+
+def test_noise_around_the_point_where_both_are_equal_changes_nothing_for_long() -> None:
+    even = min((abs(_advantage(rtt_s)), rtt_s) for rtt_s in np.linspace(0.001, 0.1, 200))[1]
+    rng = np.random.default_rng(0)
+    seen = [Observed(even * float(rng.lognormal(0, 0.3)), 1e9, 1e9) for _ in range(300)]
+    assert switches(follow(state(PLAIN, DRAFTS), seen)) <= 1
+
+
+def test_one_bad_moment_changes_nothing() -> None:
+    seen = links(0.001, 1e9, 10) + links(1.0, 1e9, 1) + links(0.001, 1e9, 20)
+    assert switches(follow(state(PLAIN, DRAFTS), seen)) == 0
+
+
+def test_a_loaded_cloud_is_asked_less_often() -> None:
+    near = Deployment(SPEC, PLACES, (LINK,), FixedExit(2))
+    found = follow(state(PLAIN, near), links(0.001, 1e9, 1, load=1.0) + links(0.001, 1e9, 20, load=50.0))
+    assert found[-1] == 1
+
+
+def _advantage(rtt_s: float) -> float:
+    from scaling.plan.online import _text_s
+
+    made, seen = state(PLAIN, DRAFTS), Observed(rtt_s, 1e9, 1e9)
+    return _text_s(made, DRAFTS, seen) / _text_s(made, PLAIN, seen) - 1
