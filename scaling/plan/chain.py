@@ -2,197 +2,235 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from scaling.plan.cost import LARGEST_FORWARD, Machine, Number
 from scaling.plan.deployment import Deployment
-from scaling.plan.flops import branch_flops, head_flops, segment_flops
+from scaling.plan.flops import branch_flops, head_flops, layer_flops
 from scaling.plan.wire import FRAMING, ROOT_TWO, reply_s, row_bytes, transfer_s
 
 P95_OF_TWO = 4.74
 """The 95th percentile of the sum of two exponentials of mean 1."""
+_LAGS = (1, 2, 3, 4, 6, 8, 12, 20, 32, 64)
+"""Rows at which a place that was left out for so many tokens is looked at."""
 
 
-@dataclass(frozen=True)
 class Spent:
-    """What something takes: in time from its begin to its end, and of each place and link."""
+    """What something takes: in time from its begin to its end, and of each place and link. Grows by what is added."""
 
-    seconds: Number
-    busy: tuple[Number, ...]
-    up: tuple[Number, ...]
-    down: tuple[Number, ...]
-    flops: tuple[Number, ...]
+    __slots__ = ("busy", "down", "flops", "seconds", "up")
 
-    def plus(self, other: "Spent", times: Number = 1.0) -> "Spent":
-        """This, and the other so many times after it."""
-        return Spent(
-            self.seconds + times * other.seconds,
-            _add(self.busy, other.busy, times),
-            _add(self.up, other.up, times),
-            _add(self.down, other.down, times),
-            _add(self.flops, other.flops, times),
-        )
+    def __init__(self, places: int) -> None:
+        self.seconds: Number = 0.0
+        self.busy: list[Number] = [0.0] * places
+        self.flops: list[Number] = [0.0] * places
+        self.up: list[Number] = [0.0] * (places - 1)
+        self.down: list[Number] = [0.0] * (places - 1)
 
-    def times(self, factor: Number) -> "Spent":
-        """So many of it."""
-        return Spent(0.0, *((0.0,) * len(x) for x in (self.busy, self.up, self.down, self.flops))).plus(self, factor)
-
-    def at(self, seconds: Number) -> "Spent":
-        """The same work in another time."""
-        return Spent(seconds, self.busy, self.up, self.down, self.flops)
+    def add(self, other: "Spent", times: Number = 1.0) -> "Spent":
+        """The other so many times, after what is here."""
+        self.seconds = self.seconds + times * other.seconds
+        for own, more in (
+            (self.busy, other.busy),
+            (self.flops, other.flops),
+            (self.up, other.up),
+            (self.down, other.down),
+        ):
+            for i, value in enumerate(more):
+                own[i] = own[i] + times * value
+        return self
 
 
-def _add(a: tuple[Number, ...], b: tuple[Number, ...], times: Number) -> tuple[Number, ...]:
-    return tuple(x + times * y for x, y in zip(a, b, strict=True))
+class Chain:
+    """A deployment on its machines. Exits are counted from 1, places from 0.
+
+    What takes `into` adds to it, so many `times`, and gives the seconds of once.
+    """
+
+    def __init__(self, deployment: Deployment, machines: Sequence[Machine]) -> None:
+        self.machines = machines
+        self._deployment = deployment
+        self._links = deployment.links
+        self._ids = deployment.send == "ids"
+        spec = deployment.spec
+        self._row_bytes = row_bytes("ids" if self._ids else deployment.codec, spec.d_model)
+        self._layer_flops, self._head_flops = layer_flops(spec), head_flops(spec)
+        self._layers = [segment.n_layers for segment in spec.segments]
+        self._branches = [exit_.branch != "norm" for exit_ in spec.exits]
+
+    def nothing(self) -> Spent:
+        """To be added to."""
+        return Spent(len(self.machines))
+
+    def request(self, into: Spent) -> Number:
+        """A text that begins, and its first token's way to the client."""
+        return self._work(into, 0, self.machines[0].node.request_s, 1.0)
+
+    def token(self, into: Spent, times: Number = 1.0) -> Number:
+        """A decided token's way to the client."""
+        return self._work(into, 0, self.machines[0].node.token_s, times)
+
+    def step(self, exit_: int, context: Number, *, hops: bool = True) -> Spent:
+        """One further token at an exit; without hops, on the exit's node alone."""
+        last, spent = self._deployment.place_of(exit_), self.nothing()
+        self.token(spent)
+        self._through(spent, exit_, range(0 if hops else last, last + 1), 1.0, 1.0, context)
+        return spent
+
+    def draft(self, exit_: int, context: Number) -> Spent:
+        """One draft of an exit of the entry node."""
+        spent = self.nothing()
+        self._computed(spent, 0, range(1, exit_ + 1), 1.0, context)
+        self._asked(spent, 0, exit_, 1.0, context, 1.0)
+        return spent
+
+    def verification(self, exit_: int, draft_exit: int, drafts: Number, context: Number) -> Spent:
+        """Asking an exit about so many drafts: their last row and its own levels' here, all of them beyond."""
+        rows, last, spent = drafts + 1, self._deployment.place_of(exit_), self.nothing()
+        here = [g for g in self._deployment.places[0].segments if g <= exit_]
+        if last == 0:
+            self._computed(spent, 0, [g for g in here if g <= draft_exit], 1.0, context)
+            self._computed(spent, 0, [g for g in here if g > draft_exit], rows, context)
+            self._asked(spent, 0, exit_, rows, context, rows)
+            return spent
+        if not self._ids:
+            self._computed(spent, 0, [g for g in here if g <= draft_exit], 1.0, context)
+            self._computed(spent, 0, [g for g in here if g > draft_exit], rows, context)
+        self._through(spent, exit_, range(1, last + 1), rows, rows, context, hop=True)
+        return spent
+
+    def prefill(self, exit_: int, prompt: float) -> Spent:
+        """From the request to the first token: parts of the prompt go up while the next are computed."""
+        place, spent = self._deployment.place_of(exit_), self.nothing()
+        begin = 1 if self._ids and place else 0
+        free: list[Number] = [0.0] * (2 * place + 1)
+        """When each place, and each link between, is done with what it was given."""
+        for first in range(0, max(1, math.ceil(prompt)), LARGEST_FORWARD):
+            rows, done = min(LARGEST_FORWARD, prompt - first), free[0]
+            for i in range(begin, place + 1):
+                if i:
+                    done = free[2 * i - 1] = _later(done, free[2 * i - 1]) + self._carried(spent, i - 1, rows)
+                segments = [g for g in self._deployment.places[i].segments if g <= exit_]
+                done = free[2 * i] = _later(done, free[2 * i]) + self._computed(spent, i, segments, rows, first)
+        took = self.request(spent) + free[2 * place] + self._asked(spent, place, exit_, prompt, 0.0, 1.0)
+        for i in range(place):
+            took = took + self._answered(spent, i)
+        spent.seconds = took
+        return spent
+
+    def part(self, into: Spent, exit_: int, rows: Number, context: Number, times: Number = 1.0) -> Number:
+        """What an exit takes more than the one before it: its segment, perhaps a hop, and itself, over the rows."""
+        place = self._deployment.place_of(exit_)
+        seconds = self._computed(into, place, (exit_,), rows, context, times)
+        seconds = seconds + self._asked(into, place, exit_, rows, context, 1.0, times)
+        if place and exit_ == self._deployment.places[place].segments[0]:
+            seconds = seconds + self._carried(into, place - 1, rows, times)
+            seconds = seconds + self._answered(into, place - 1, times)
+        return seconds
+
+    def lagging(self, into: Spent, exit_: int, reach: float, context: Number) -> Number:
+        """The same for a token, where a share of them reaches the exit and it reads those in between as well; its
+        seconds where it is reached.
+        """
+        if reach >= 1:
+            return self.part(into, exit_, 1.0, context)
+        mean: Number = 0.0
+        for rows, weight in _lags(reach):
+            mean = mean + weight * self.part(into, exit_, rows, context, reach * weight)
+        return mean
+
+    def jitter_p95(self, exit_: int) -> Number:
+        """How much more than the mean jitter adds to a step, at the 95th percentile; of the most jittery link."""
+        links = self._links[: self._deployment.place_of(exit_)]
+        return max((link.jitter_s / ROOT_TWO * (P95_OF_TWO - 2) for link in links), default=0.0)
+
+    def _through(
+        self, into: Spent, exit_: int, places: range, rows: Number, wanted: Number, context: Number, hop: bool = False
+    ) -> None:
+        """Rows through places up to the exit's, over the links between them; `hop`: over the one before them too."""
+        for i in places:
+            if i > places[0] or hop:
+                self._carried(into, i - 1, rows)
+                self._answered(into, i - 1)
+            if i or not self._ids or len(places) == 1:
+                segments = [g for g in self._deployment.places[i].segments if g <= exit_]
+                self._computed(into, i, segments, rows, context)
+        self._asked(into, self._deployment.place_of(exit_), exit_, rows, context, wanted)
+
+    def _work(self, into: Spent, place: int, seconds: Number, times: Number) -> Number:
+        into.seconds = into.seconds + times * seconds
+        into.busy[place] = into.busy[place] + times * seconds
+        return seconds
+
+    def _computed(
+        self, into: Spent, place: int, segments: Sequence[int], rows: Number, context: Number, times: Number = 1.0
+    ) -> Number:
+        costs, seconds, layers = self.machines[place].segments, 0.0, 0
+        for g in segments:
+            seconds = seconds + costs[g].seconds(rows, context)  # type: ignore[assignment]
+            layers += self._layers[g - 1]
+        into.flops[place] = into.flops[place] + times * rows * layers * self._layer_flops
+        return self._work(into, place, seconds, times)
+
+    def _asked(
+        self,
+        into: Spent,
+        place: int,
+        exit_: int,
+        rows: Number,
+        context: Number,
+        wanted: Number,
+        times: Number = 1.0,
+    ) -> Number:
+        read = rows if self._branches[exit_ - 1] else wanted
+        seconds = self.machines[place].exits[exit_].seconds(read, context, wanted)
+        branch = branch_flops(self._deployment.spec, exit_, self._layer_flops)
+        into.flops[place] = into.flops[place] + times * (read * branch + wanted * self._head_flops)
+        return self._work(into, place, seconds, times)
+
+    def _carried(self, into: Spent, link: int, rows: Number, times: Number = 1.0) -> Number:
+        """Rows on their way up, in one message."""
+        below, above = self.machines[link].node, self.machines[link + 1].node
+        each_s = (below.message_s + above.message_s + (below.row_s + above.row_s) * rows) / 4
+        size = rows * self._row_bytes + FRAMING.up
+        into.up[link] = into.up[link] + times * size
+        self._work(into, link, each_s, times)
+        self._work(into, link + 1, each_s, times)
+        carry_s = transfer_s(size, self._links[link].up_bps)
+        into.seconds = into.seconds + times * carry_s
+        return 2 * each_s + carry_s
+
+    def _answered(self, into: Spent, link: int, times: Number = 1.0) -> Number:
+        """What a message waits for beside its own bytes: the way there and back, and the reply."""
+        seconds = reply_s(self._links[link])
+        into.down[link] = into.down[link] + times * FRAMING.down
+        into.seconds = into.seconds + times * seconds
+        return seconds
 
 
 def _later(a: Number, b: Number) -> Number:
     return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
 
 
-class Chain:
-    """A deployment on its machines. Exits are counted from 1, places from 0."""
-
-    def __init__(self, deployment: Deployment, machines: Sequence[Machine]) -> None:
-        self._deployment = deployment
-        self.machines = machines
-        self._ids = deployment.send == "ids"
-        form = "ids" if self._ids else deployment.codec
-        self._row_bytes = row_bytes(form, deployment.spec.d_model)
-
-    def request(self) -> Spent:
-        """A text that begins, and its first token's way to the client."""
-        node = self.machines[0].node
-        return self._spent(node.request_s, 0)
-
-    def token(self) -> Spent:
-        """A decided token's way to the client."""
-        return self._spent(self.machines[0].node.token_s, 0)
-
-    def step(self, exit_: int, context: Number, *, hops: bool = True) -> Spent:
-        """One further token at an exit; without hops, on the exit's node alone."""
-        last = self._deployment.place_of(exit_)
-        return self.token().plus(self._through(exit_, range(0 if hops else last, last + 1), 1.0, 1.0, context))
-
-    def draft(self, exit_: int, context: Number) -> Spent:
-        """One draft of an exit of the entry node."""
-        return self._computed(0, range(1, exit_ + 1), 1.0, context).plus(self._asked(0, exit_, 1.0, context, 1.0))
-
-    def verification(self, exit_: int, draft_exit: int, drafts: Number, context: Number) -> Spent:
-        """Asking an exit about so many drafts: their last row and its own levels' here, all of them beyond."""
-        rows = drafts + 1
-        here = [g for g in self._deployment.places[0].segments if g <= exit_]
-        done = self._computed(0, [g for g in here if g <= draft_exit], 1.0, context)
-        done = done.plus(self._computed(0, [g for g in here if g > draft_exit], rows, context))
-        last = self._deployment.place_of(exit_)
-        return done.plus(self._through(exit_, range(1, last + 1), rows, rows, context, hop=last > 0))
-
-    def prefill(self, exit_: int, prompt: float) -> Spent:
-        """From the request to the first token: parts of the prompt go up while the next are computed."""
-        place = self._deployment.place_of(exit_)
-        begin = 1 if self._ids and place else 0
-        total = self.request()
-        free: list[Number] = [0.0] * (2 * place + 1)
-        """When each place, and each link between, is done with what it was given."""
-        for first in range(0, max(1, math.ceil(prompt)), LARGEST_FORWARD):
-            rows = min(LARGEST_FORWARD, prompt - first)
-            done: Number = 0.0
-            for i in range(begin, place + 1):
-                segments = [g for g in self._deployment.places[i].segments if g <= exit_]
-                stages = [self._carried(i - 1, rows)] if i else []
-                for k, stage in enumerate([*stages, self._computed(i, segments, rows, first)]):
-                    at = 2 * i + k - len(stages)
-                    done = free[at] = _later(done, free[at]) + stage.seconds
-                    total = total.plus(stage)
-        end = self._asked(place, exit_, prompt, 0.0, 1.0)
-        for i in range(place):
-            end = end.plus(self._answered(i))
-        return total.plus(end).at(self.request().seconds + free[2 * place] + end.seconds)
-
-    def part(self, exit_: int, rows: Number, context: Number) -> Spent:
-        """What an exit takes more than the one before it: its segment, perhaps a hop, and itself, over the rows."""
-        place = self._deployment.place_of(exit_)
-        spent = self._computed(place, [exit_], rows, context).plus(self._asked(place, exit_, rows, context, 1.0))
-        if place and exit_ == self._deployment.places[place].segments[0]:
-            spent = spent.plus(self._carried(place - 1, rows)).plus(self._answered(place - 1))
-        return spent
-
-    def lagging(self, exit_: int, reach: float, context: Number, lags: int) -> Spent:
-        """The same, where it is reached for a share of the tokens and has the rows of those in between to read."""
-        if reach >= 1:
-            return self.part(exit_, 1.0, context)
-        total, left = self.part(exit_, 1.0, context).times(0.0), 1.0
-        for rows, weight in _lags(reach, lags):
-            total = total.plus(self.part(exit_, rows, context), weight)
-            left -= weight
-        return total
-
-    def jitter_p95(self, exit_: int) -> Number:
-        """How much more than the mean jitter adds to a step, at the 95th percentile; of the most jittery link."""
-        links = self._deployment.links[: self._deployment.place_of(exit_)]
-        return max((link.jitter_s / ROOT_TWO * (P95_OF_TWO - 2) for link in links), default=0.0)
-
-    def _through(
-        self, exit_: int, places: range, rows: Number, wanted: Number, context: Number, *, hop: bool = False
-    ) -> Spent:
-        """Rows through places up to the exit's, over the links between them; `hop`: over the one before them too."""
-        spent = self._spent(0.0, 0)
-        for i in places:
-            if i > places[0] or hop:
-                spent = spent.plus(self._carried(i - 1, rows)).plus(self._answered(i - 1))
-            if i or not self._ids or len(places) == 1:
-                segments = [g for g in self._deployment.places[i].segments if g <= exit_]
-                spent = spent.plus(self._computed(i, segments, rows, context))
-        return spent.plus(self._asked(self._deployment.place_of(exit_), exit_, rows, context, wanted))
-
-    def _computed(self, place: int, segments: Sequence[int] | range, rows: Number, context: Number) -> Spent:
-        costs = self.machines[place].segments
-        spec = self._deployment.spec
-        seconds = sum((costs[g].seconds(rows, context) for g in segments), start=0.0)
-        return self._spent(seconds, place, flops=rows * sum(segment_flops(spec, g) for g in segments))
-
-    def _asked(self, place: int, exit_: int, rows: Number, context: Number, wanted: Number) -> Spent:
-        spec = self._deployment.spec
-        read = rows if spec.exit(exit_).branch != "norm" else wanted
-        seconds = self.machines[place].exits[exit_].seconds(read, context, wanted)
-        flops = read * branch_flops(spec, exit_) + wanted * head_flops(spec)
-        return self._spent(seconds, place, flops=flops)
-
-    def _carried(self, link: int, rows: Number) -> Spent:
-        """Rows on their way up, in one message."""
-        way, size = self._deployment.links[link], rows * self._row_bytes + FRAMING.up
-        nodes = [machine.node for machine in self.machines[link : link + 2]]
-        node_s = sum(node.message_s + node.row_s * rows for node in nodes) / 2
-        spent = self._spent(node_s + transfer_s(size, way.up_bps), link, busy=node_s / 2)
-        busy = tuple(node_s / 2 if i in (link, link + 1) else 0.0 for i in range(len(self.machines)))
-        up = tuple(size if i == link else 0.0 for i in range(len(self._deployment.links)))
-        return Spent(spent.seconds, busy, up, spent.down, spent.flops)
-
-    def _answered(self, link: int) -> Spent:
-        """What a message waits for beside its own bytes: the way there and back, and the reply."""
-        way = self._deployment.links[link]
-        spent = self._spent(reply_s(way), 0, busy=0.0)
-        down = tuple(FRAMING.down if i == link else 0.0 for i in range(len(self._deployment.links)))
-        return Spent(spent.seconds, spent.busy, spent.up, down, spent.flops)
-
-    def _spent(self, seconds: Number, place: int, *, busy: Number | None = None, flops: Number = 0.0) -> Spent:
-        places, links = range(len(self.machines)), (0.0,) * len(self._deployment.links)
-        work = seconds if busy is None else busy
-        return Spent(
-            seconds,
-            tuple(work if i == place else 0.0 for i in places),
-            links,
-            links,
-            tuple(flops if i == place else 0.0 for i in places),
-        )
-
-
-def _lags(reach: float, most: int) -> list[tuple[float, float]]:
+def _lags(reach: float) -> list[tuple[float, float]]:
     """Rows that a place has to read and how probable that is, where each token reaches it with that probability."""
-    edges = [*range(1, 9), *range(12, most, 8), most]
-    found = [(float(a), (1 - reach) ** (a - 1) - (1 - reach) ** (b - 1)) for a, b in pairwise(edges)]
-    rest = (1 - reach) ** (most - 1)
-    return [*found, (most - 1 + 1 / reach, rest)]
+    missed = 1 - reach
+    found = []
+    for a, b in pairwise(_LAGS):
+        probability = missed ** (a - 1) - missed ** (b - 1)
+        rows = a if b == a + 1 else _mean_lag(reach, a, b, probability)
+        found.append((float(rows), probability))
+    last = _LAGS[-1]
+    return [*found, (last - 1 + 1 / reach, missed ** (last - 1))]
+
+
+def _mean_lag(reach: float, a: int, b: int, probability: float) -> float:
+    """The mean of those from a to b - 1."""
+    missed = 1 - reach
+
+    def beyond(n: int) -> float:
+        return missed ** (n - 1) * (n - 1 + 1 / reach)
+
+    return (beyond(a) - beyond(b)) / probability if probability > 1e-300 else float(a)

@@ -9,18 +9,13 @@ def layer_flops(spec: FamilySpec) -> float:
     return 2.0 * (attention + 3 * spec.d_model * spec.d_ff)
 
 
-def segment_flops(spec: FamilySpec, segment: int) -> float:
-    """A row through a segment."""
-    return layer_flops(spec) * spec.segments[segment - 1].n_layers
-
-
-def branch_flops(spec: FamilySpec, exit_: int) -> float:
-    """A row through an exit's branch, without its head."""
-    found = spec.exit(exit_)
+def branch_flops(spec: FamilySpec, exit_: int, layer: float) -> float:
+    """A row through an exit's branch, without its head; `layer` are those of a decoder layer."""
+    found = spec.exits[exit_ - 1]
     if found.branch == "norm":
         return 0.0
     if found.branch == "block":
-        return layer_flops(spec)
+        return layer
     q, kv = spec.n_heads * spec.head_dim, spec.kv_heads * spec.head_dim
     maps = [(spec.d_model, q), (spec.d_model, kv), (spec.d_model, kv), (q, spec.d_model)]
     maps += [(spec.d_model, spec.d_ff)] * 3

@@ -31,9 +31,7 @@ from scaling.plan.wire import FRAMING
 K = TypeVar("K")
 V = TypeVar("V")
 NO_STATISTICS = Statistics()
-LAGS = 64
-"""Rows up to which a place that was left out for so many tokens is followed exactly."""
-HALF = 0.5
+HALF, P95 = 0.5, 0.95
 PAUSE_S = 0.05
 """Between two texts of a session."""
 _FEW_DRAFTS = 4.0
@@ -148,9 +146,10 @@ def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, contex
     alone, together = chain.step(policy.exit, context, hops=False), policy.burst + 1
     later = max(0.0, output - together)
     rounds_ = math.ceil(later / together)
-    mean = step.times(rounds_).plus(alone, later - rounds_).times(1 / max(1.0, output - 1))
-    p95_s = step.plus(alone, policy.burst).seconds if together < 20 else 0.0
-    return first.plus(alone, min(policy.burst, output - 1)), mean, p95_s, (policy.exit,)
+    mean = chain.nothing().add(step, rounds_ / max(1.0, output - 1))
+    mean.add(alone, (later - rounds_) / max(1.0, output - 1))
+    p95_s = step.seconds + policy.burst * alone.seconds if together < 20 else 0.0
+    return first.add(alone, min(policy.burst, output - 1)), mean, p95_s, (policy.exit,)
 
 
 def _confidence(
@@ -159,19 +158,19 @@ def _confidence(
     """The exit of each token is taken as drawn by its share, whatever came before; of the first one by `begins`."""
     depth = len(shares)
     reach, reach_first = ([sum(drawn[g:]) for g in range(depth)] for drawn in (shares, begins))
-    first, step = chain.request(), chain.token()
-    median_s, whole = first.seconds, first
-    latencies: list[Number] = []
+    first, step = chain.nothing(), chain.nothing()
+    median_s, latest = chain.request(first), chain.token(step)
+    p95_s = latest
     for g in range(depth):
-        part, later = chain.part(g + 1, prompt, 0.0), chain.lagging(g + 1, reach[g], context, LAGS)
-        whole = whole.plus(part, reach_first[g])
-        median_s = median_s + part.seconds if reach_first[g] >= HALF else median_s
-        step = step.plus(later, reach[g])
-        latencies.append(later.seconds + (latencies[-1] if latencies else chain.token().seconds))
+        part_s = chain.part(first, g + 1, prompt, 0.0, reach_first[g])
+        median_s = median_s + part_s if reach_first[g] >= HALF else median_s
+        latest = latest + chain.lagging(step, g + 1, reach[g], context)
         missed = (1 - reach_first[g]) * (1 - (1 - reach[g]) ** (output - 1))  # the prompt is read here by a later token
-        step = step.plus(part, missed / max(1.0, output - 1))
-    p95_s = next(s for g, s in enumerate(latencies) if sum(shares[: g + 1]) >= 0.95 or g == depth - 1)
-    return whole.at(median_s), step, p95_s, tuple(range(1, depth + 1))
+        if missed:
+            chain.part(step, g + 1, prompt, 0.0, missed / max(1.0, output - 1))
+        p95_s = latest if sum(shares[:g]) < P95 else p95_s
+    first.seconds = median_s
+    return first, step, p95_s, tuple(range(1, depth + 1))
 
 
 def _speculative(
@@ -182,9 +181,11 @@ def _speculative(
     none, few = (chain.verification(policy.exit, policy.draft_exit, k, context) for k in (0.0, _FEW_DRAFTS))
     row_s = (few.seconds - none.seconds) / _FEW_DRAFTS
     mean = rounds(float(draft.seconds), float(none.seconds), max(float(row_s), 0.0), right, policy.length)
-    whole = chain.verification(policy.exit, policy.draft_exit, mean.drafts, context).plus(draft, mean.made)
+    whole = chain.verification(policy.exit, policy.draft_exit, mean.drafts, context).add(draft, mean.made)
+    whole.seconds = mean.seconds
     unused = (mean.tokens - 1) / 2  # of the last round, in the mean
-    step = chain.token().plus(whole.at(mean.seconds), (1 + unused / max(1.0, output - 1)) / mean.tokens)
+    step = chain.nothing().add(whole, (1 + unused / max(1.0, output - 1)) / mean.tokens)
+    chain.token(step)
     p95_s = mean.seconds if mean.tokens < 20 else 0.0
     return first, step, p95_s, (policy.draft_exit, policy.exit)
 

@@ -11,7 +11,7 @@ is what the node itself costs.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from statistics import mean
@@ -53,6 +53,10 @@ def curve(points: Iterable[tuple[float, float]]) -> Curve:
     return Curve(tuple(xs), tuple(mean(by_x[x]) for x in xs))
 
 
+MOST_KNOWN = 1 << 14
+"""Times that a graph remembers: a search asks for the same ones again and again."""
+
+
 @dataclass(frozen=True)
 class MeasuredGraph:
     """A graph's cost, from its forwards. All of it in seconds."""
@@ -68,9 +72,20 @@ class MeasuredGraph:
     wanted_s: Curve
     """h: from (0, 0) on."""
     near: float
+    _known: dict[tuple[Number, Number, Number, Number], Number] = field(default_factory=dict, compare=False, repr=False)
 
     def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
         """As `GraphCost`."""
+        key = (rows, context, wanted, sessions)
+        if isinstance(rows, np.ndarray) or isinstance(context, np.ndarray) or isinstance(wanted, np.ndarray):
+            return self._seconds(*key)
+        if key not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = self._seconds(*key)
+        return self._known[key]
+
+    def _seconds(self, rows: Number, context: Number, wanted: Number, sessions: Number) -> Number:
         each = rows / sessions
         attention = sessions * self.attention(each, context)
         return self.rows_s(rows) + attention + self.session_s(each) * (sessions - 1) + self.wanted_s(wanted)
@@ -101,7 +116,7 @@ def measured_graph(profile: GraphProfile) -> MeasuredGraph:
     session_s = curve(
         (f.rows / f.sessions, (rest(f) - float(rows_s(f.rows))) / (f.sessions - 1)) for f in found if f.sessions > 1
     )
-    return replace(half, rows_s=rows_s, session_s=session_s)
+    return replace(half, rows_s=rows_s, session_s=session_s, _known={})
 
 
 def _slopes(times: Mapping[tuple[int, int], float], within: Callable[[int], bool]) -> list[tuple[float, float]]:
