@@ -78,7 +78,8 @@ def errors(configuration: Configuration, measured: Mapping[str, Any]) -> Iterato
     for i, size in enumerate(measured["bytes"]):
         if size:
             each = float(found.link_up_token[i] + found.link_down_token[i])
-            yield Error(configuration, "bytes", float(found.link_up_prompt[i]) + each * measured["written"], size)
+            whole = float(found.link_up_prompt[i]) + each * (measured["written"] - 1)
+            yield Error(configuration, "bytes", whole, size)
     for tier, size in measured["memory_bytes"].items():
         yield Error(configuration, "memory_bytes", float(found.memory_bytes[tier]), size)
 

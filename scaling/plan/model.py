@@ -148,6 +148,7 @@ def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, contex
     rounds_ = math.ceil(later / together)
     mean = chain.nothing().add(step, rounds_ / max(1.0, output - 1))
     mean.add(alone, (later - rounds_) / max(1.0, output - 1))
+    mean.down = [size + FRAMING.token * (1 - rounds_ / max(1.0, output - 1)) for size in mean.down]
     p95_s = step.seconds + policy.burst * alone.seconds if together < 20 else 0.0
     return first.add(alone, min(policy.burst, output - 1)), mean, p95_s, (policy.exit,)
 

@@ -24,17 +24,22 @@ KEPT_BYTES = 17
 
 @dataclass(frozen=True)
 class Framing:
-    """What messages take beside their rows, in bytes; counted at the proxies of `benchmarks.plan_accuracy`."""
+    """What messages take beside their rows, in bytes."""
 
     up: float
     """A message to the next node."""
     down: float
-    """Its reply."""
+    """Its reply with one token."""
+    token: float
+    """A further token of a reply."""
     opening: float
     """A text's stream, both ways: opened, and closed with a goodbye."""
 
 
-FRAMING = Framing(up=90.0, down=110.0, opening=500.0)
+FRAMING = Framing(up=95.0, down=110.0, token=8.0, opening=350.0)
+"""As links counted them (experiments/plan): 6,600 to 6,900 bytes of a text of 32 messages on a near link, 1 to 2 more
+for each message on a far one.
+"""
 
 
 def row_bytes(codec: str, d_model: int) -> float:
