@@ -1,4 +1,4 @@
-"""One machine of a shared tier, event by event: what the formulas of `scaling.plan.queueing` are held against.
+"""One machine of a shared tier, event by event: what the formulas of `scaling.plan.sharing` are held against.
 
 It works as nodes do (`relay.batch`): all sessions that wait share the next forward, rows of prompts ride along, as
 many as add the time of a token of those who decode, or up to 512 where nobody does, and every prompt has its turn.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
-from scaling.plan.queueing import LEAST_ROWS, MOST_ROWS, Forward
+from scaling.plan.sharing import LEAST_ROWS, MOST_ROWS, Forward
 from scaling.plan.traffic import Requests
 from scaling.runs import FloatArray
 
@@ -52,6 +52,7 @@ class _Machine:
     forward: Forward
     away_s: float
     most_sessions: int
+    rng: np.random.Generator
     queue: deque[_Text] = field(default_factory=deque)
     """Requests that wait for memory."""
     prompts: deque[_Text] = field(default_factory=deque)
@@ -94,9 +95,9 @@ class _Machine:
         while True:
             if not self.waiting and not self.prompts:
                 self.woken = self.env.event()
-                started = self.env.now
+                started, under_way = self.env.now, self.under_way
                 yield self.woken
-                self.session_s += (self.env.now - started) * self.under_way
+                self.session_s += (self.env.now - started) * under_way
                 continue
             tokens, self.waiting = self.waiting, []
             parts = self.parts(tokens)
@@ -161,22 +162,27 @@ class _Machine:
             return
         self.decoding += 1
         if self.away_s:
-            self.env.timeout(self.away_s).callbacks.append(lambda _: self.ask(text))
+            away = self.env.timeout(self.away_s * self.rng.uniform(0.5, 1.5))
+            away.callbacks.append(lambda _: self.ask(text))
         else:
             self.ask(text)
 
 
-def simulate(forward: Forward, requests: Requests, away_s: float = 0.0, most_sessions: int = 1 << 30) -> Simulated:
+def simulate(
+    forward: Forward, requests: Requests, away_s: float = 0.0, most_sessions: int = 1 << 30, seed: int = 0
+) -> Simulated:
     """Play requests on one machine until the last has come.
 
     Args:
         forward: what a forward takes.
         requests: what comes to this machine.
-        away_s: from a token's answer to the session's next question.
+        away_s: from a token's answer to the session's next question, the mean; each is drawn between half and one and a
+            half of it, without which those who were served together would stay together.
         most_sessions: for whose keys and values there is memory; others wait.
+        seed: of what is drawn.
     """
     env = simpy.Environment()
-    machine = _Machine(env, forward, away_s, most_sessions)
+    machine = _Machine(env, forward, away_s, most_sessions, np.random.default_rng(seed))
     warm = int(WARM_UP * len(requests))
 
     def arrivals() -> Generator[simpy.Event, None, None]:
