@@ -88,7 +88,12 @@ def _layouts(size: str, law: ExitLaw) -> list[dict[str, Any]]:
     paper = [e.layer for e in shape.exits]
     depth = paper[0] / shape.n_layers
     settings = Trunk(
-        head_dim=shape.head_dim, ff_ratio=3.0, vocab_size=shape.vocab_size, tied=shape.tied, context=WINDOW
+        head_dim=shape.head_dim,
+        queries_per_key=2,
+        ff_ratio=3.0,
+        vocab_size=shape.vocab_size,
+        tied=shape.tied,
+        context=WINDOW,
     )
     training = Training(compute_flops=BUDGET, trunk=settings)
     made = make(replace(shape, exits=shape.exits[-1:]), shape.granularity, training, law)

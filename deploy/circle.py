@@ -44,6 +44,8 @@ HELD_OUT = "experiments/law/README.md"
 PASSES = 4
 PROMPTS = ("A family is one trunk with exits. ", "Every token of the text is decided by an exit, and the relay ")
 MAX_TOKENS = 32
+AGREEMENT = 0.95
+"""Share of tokens that are to be the last exit's, when it is planned again."""
 LOOPBACK = Link(rtt_s=0.0, up_bps=1e10, down_bps=1e10)
 """What a profile's own messages took is in its nodes' costs."""
 
@@ -134,7 +136,7 @@ def _measured_fleet(work: Path, profile: Path) -> Path:
     del fleet["training"], fleet["goals"]["loss"]
     for tier in fleet["tiers"]:
         tier["profile"] = str(profile.absolute())
-    fleet["goals"]["memory_free"] = 0.1
+    fleet["goals"] |= {"memory_free": 0.1, "agreement": AGREEMENT}
     path = work / "fleet-measured.yaml"
     write_atomic(path, yaml.safe_dump(fleet, sort_keys=False))
     return path
