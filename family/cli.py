@@ -86,6 +86,13 @@ def existing_file(text: str) -> Path:
     return Path(text)
 
 
+def folder(text: str) -> Path:
+    """A folder that is there or can be made, for argparse."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
+    return Path(text)
+
+
 def _leave(status: int, line: str) -> None:
     if line:
         sys.stderr.write(line + "\n")

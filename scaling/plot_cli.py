@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from family.cli import existing_file, positive, run
+from family.cli import existing_file, folder, positive, run
 from family.completion import add_completion
 
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("law", type=Path, metavar="LAW", help="law file that fit-law --out wrote")
     parser.add_argument("--runs", type=existing_file, metavar="FILE", help="the runs that it was fitted to")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--g", type=positive, default=3, metavar="G", help="of the frontier (default %(default)s)")
     add_completion(parser)
     return parser

@@ -267,6 +267,13 @@ def test_plot_law_says_how_to_make_a_law_that_is_not_there(tmp_path: Path, capsy
     assert stopped.value.code == 2 and "fit-law" in capsys.readouterr().err
 
 
+def test_plot_law_wants_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "law.json"), "--out", str(tmp_path / "taken")])
+    assert "taken is a file; give a folder" in capsys.readouterr().err
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from scaling.plot_cli import main\n"
