@@ -53,6 +53,7 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.wan --json
 	$(BIN)/python -m benchmarks.confidence --json
 	$(BIN)/python -m benchmarks.plan_search --json
+	$(BIN)/python -m benchmarks.plan_accuracy --json
 	$(BIN)/python -m benchmarks.plan_hardware --json
 
 proto: $(READY)

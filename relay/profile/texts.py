@@ -19,7 +19,7 @@ import numpy as np
 
 from family.manifest import Manifest
 from family.profile import NodeMemory, TextTime
-from relay.batch import RECENT_S
+from relay.batch import RECENT_S, SHORT_ROWS
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Node
 from relay.errors import ConfigurationError
@@ -33,7 +33,7 @@ SESSIONS = 4
 REPEATS = 3
 """Texts of each kind."""
 QUIET_S = RECENT_S + 0.05
-"""Between two texts: so long a node takes a session that was answered for one that goes on."""
+"""Before a prompt that a node would cut: so long it takes the session before for one that goes on."""
 
 
 async def measure_texts(
@@ -71,7 +71,7 @@ async def _texts(client: AsyncRelayClient, manifest: Manifest) -> tuple[TextTime
     for exit_, codec, (prompt, tokens) in kinds:
         times = []
         for _ in range(REPEATS):
-            await asyncio.sleep(QUIET_S)
+            await asyncio.sleep(QUIET_S if prompt > SHORT_ROWS else 0.0)
             ids = rng.integers(0, manifest.spec.vocab_size, prompt).tolist()
             times.append(await _text(client, ids, tokens, exit_, codec))
         ttft_ms, tpot_ms = (round(median(values), 4) for values in zip(*times, strict=True))

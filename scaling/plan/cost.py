@@ -4,6 +4,7 @@ A machine is known by the times of its graphs alone. A profile measured them (`s
 makes them of a family's shape and a machine's figures; `scaling.plan.model` asks and does not care which.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -65,3 +66,7 @@ class Machine:
     forward_bytes: Mapping[str, float] = field(default_factory=dict)
     """What each graph takes more, once it has read `LARGEST_FORWARD` rows at once."""
     node: NodeCost = field(default_factory=NodeCost)
+    most_positions: float = math.inf
+    """Of a session, up to which the times were measured; infinite where they were not, but follow from figures."""
+    most_sessions: float = math.inf
+    """Up to which they were."""

@@ -59,6 +59,8 @@ class Prediction:
     """By tier, seconds that a node works for a prompt, and for a token."""
     flops: Mapping[str, Number]
     """By tier, of a token."""
+    beyond: tuple[str, ...] = ()
+    """What lies outside of what was measured of the machines, in words."""
 
     @property
     def bytes_up_prompt(self) -> Number:
@@ -131,7 +133,19 @@ def predict(
         memory_bytes=memory_bytes(deployment, machines, asked, prompt_tokens, output_tokens, sessions),
         busy_s={t: (first.busy[i], step.busy[i]) for i, t in enumerate(tiers)},
         flops={t: step.flops[i] for i, t in enumerate(tiers)},
+        beyond=_beyond(machines, tiers, prompt_tokens + output_tokens, sessions),
     )
+
+
+def _beyond(machines: Mapping[str, Machine], tiers: Sequence[str], positions: float, sessions: int) -> tuple[str, ...]:
+    found = []
+    for tier in tiers:
+        machine = machines[tier]
+        if positions > machine.most_positions:
+            found.append(f"{tier}: {positions:g} positions of a session, measured up to {machine.most_positions:g}")
+        if sessions > machine.most_sessions:
+            found.append(f"{tier}: {sessions} sessions, measured up to {machine.most_sessions:g}")
+    return tuple(found)
 
 
 _Found = tuple[Spent, Spent, Number, Sequence[int]]

@@ -165,6 +165,8 @@ def machine(profile: Profile, precision: str) -> Machine:
         forward_bytes={f"segment-{m.segment}": float(m.largest_forward_bytes) for m in bundle.memory},
         other_bytes=other,
         node=_node_cost(bundle, costs),
+        most_positions=max(f.context + f.rows / f.sessions for g in bundle.graphs for f in g.forwards),
+        most_sessions=max(f.sessions for g in bundle.graphs for f in g.forwards),
     )
 
 

@@ -5,14 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from relay import batch
 from relay import chain as relay_chain
 from relay import codec as relay_codec
 from relay.names import Codec
 from relay.pace import Costs
 from relay.pace import best as relay_best
 from relay.pace import rate as relay_rate
+from scaling.plan import batching
 from scaling.plan.batching import RECENT_S
-from scaling.plan.cost import Machine
+from scaling.plan.cost import LARGEST_FORWARD, Machine
 from scaling.plan.deployment import (
     ConfidenceExit,
     Deployment,
@@ -49,6 +51,11 @@ def pair(policy: Policy, link: Link = LINK, codec: str = "f32") -> Deployment:
 def asked(deployment: Deployment, made: Machine | None = None, prompt: float = 100, output: float = 33) -> Prediction:
     machines = dict.fromkeys(("device", "edge", "cloud"), made or machine())
     return predict(deployment, machines, prompt, output, 1, STATISTICS)
+
+
+def test_nodes_are_played_by_the_rules_that_they_have() -> None:
+    played = (batching.SHORT_ROWS, batching.LEAST_ROWS, batching.RECENT_S, LARGEST_FORWARD)
+    assert played == (batch.SHORT_ROWS, batch.LEAST_ROWS, batch.RECENT_S, batch.MOST_ROWS)
 
 
 @pytest.mark.parametrize("codec", list(Codec))
