@@ -1,5 +1,6 @@
 """The benchmark of calibrated thresholds counts what it says, on a table whose truth is known."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     early = [(16 * i, 16, 48 - 16 * i) for i in range(1, 4)]
     made = Table(header, tuple(PromptCounts(i, tuple(map(int, row)), tuple(early)) for i, row in enumerate(wrong)))
     save_table(made, tmp_path / confidence.TABLE)
+    shutil.copy(report.ROOT / "families" / report.FAMILY / "spec.json", (tmp_path / confidence.TABLE).parent)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     return made
 
@@ -32,6 +34,9 @@ def test_splits_certify_the_laxest_rule_that_holds_and_its_figures_are_those_of_
     assert easy["agreement"] == pytest.approx(1 - MEANS[1], abs=0.006) and easy["exits"] == [0.5, 0.25, 0.25]
     assert result["violations"] <= result["bar"] == 3
     assert [rule["epsilon"] for rule in result["certificate"]] == [0.05]
+    head, rows = 2 * 576 * 49152, 6 * 2 * (2 * 576 * 64 * (9 + 3) + 3 * 576 * 1536)
+    assert [point["early"] for point in result["frontier"]] == [0.5, 0.75, 1.0]
+    assert result["cloud_flops_at_95"] == round((rows + head / 4) / (rows + head), 3)
     assert "| margin | 0.001 | 0 | 0 | 0 | - | - |" in confidence.table(result)
 
 
