@@ -16,12 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 
 import yaml
 
-from deploy.local import chain
+from deploy.local import node
 from family.cli import run
 from family.errors import FamilialError
 from family.files import write_atomic
@@ -42,6 +43,8 @@ TOKENIZER = ROOT / "experiments" / "isoflop" / "cpu" / "tokenizer.json"
 TEXTS = ("README.md", "ARCHITECTURE.md", "experiments/isoflop/README.md", "deploy/README.md")
 HELD_OUT = "experiments/law/README.md"
 PASSES = 4
+THREADS = 1
+"""Of training, of the profile and of each node."""
 PROMPTS = ("A family is one trunk with exits. ", "Every token of the text is decided by an exit, and the relay ")
 MAX_TOKENS = 32
 AGREEMENT = 0.95
@@ -73,13 +76,13 @@ def _circle(work: Path, as_json: bool) -> None:
         "--spec", plan / "family-spec.json", "--base", work / "tokenizer",
         "--text", *(ROOT / name for name in TEXTS), "--eval", ROOT / HELD_OUT,
         "--tokens", tokens, "--passes", PASSES, "--window", 128, "--batch", 4, "--lr", 0.0045,
-        "--threads", 1, "--no-bf16", "--out", family,
+        "--threads", THREADS, "--no-bf16", "--out", family,
     )  # fmt: skip
     _step(
         "export", bundle / "manifest.json", "exporter.cli", family, "--precision", "f32", "--out", bundle,
         "--eval", ROOT / HELD_OUT, "--eval-tokens", 2048,
     )  # fmt: skip
-    _step("profile", profile, "relay.cli.profile", "--bundle", bundle, "--out", profile, "--threads", 1)
+    _step("profile", profile, "relay.cli.profile", "--bundle", bundle, "--out", profile, "--threads", THREADS)
     manifest = load_manifest(bundle)
     say("run: three nodes, and texts through them")
     measured = asyncio.run(_measure(bundle, manifest))
@@ -113,7 +116,12 @@ def _tokenizer(folder: Path) -> None:
 async def _measure(bundle: Path, manifest: Manifest) -> dict[int, tuple[float, float, float]]:
     """By exit, mean prompt tokens, and medians of the time to the first token and per token, in seconds."""
     found: dict[int, tuple[float, float, float]] = {}
-    async with chain(bundle, manifest) as entry, AsyncRelayClient(entry) as client:
+    async with AsyncExitStack() as stack:
+        upstream: str | None = None
+        for tier in reversed(list(manifest.tiers)):  # each with as many threads as the profile was measured with
+            upstream = await stack.enter_async_context(node(bundle, tier, upstream, "--threads", str(THREADS)))
+        assert upstream is not None
+        client = await stack.enter_async_context(AsyncRelayClient(upstream))
         for g in range(1, manifest.spec.granularity + 1):
             rows = [await _text(client, PROMPTS[i % len(PROMPTS)], g) for i in range(8)][2:]  # the first two warm up
             prompts, firsts, steps = zip(*rows, strict=True)
