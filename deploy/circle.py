@@ -108,7 +108,8 @@ def _tokenizer(folder: Path) -> None:
         return
     from transformers import PreTrainedTokenizerFast
 
-    known = PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER), eos_token="<|end|>", bos_token="<|end|>")
+    ends = {"eos_token": "<|end|>", "bos_token": "<|end|>"}
+    known = PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER), **ends)  # type: ignore[no-untyped-call]
     known.save_pretrained(folder)
     write_atomic(folder / "config.json", json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
 

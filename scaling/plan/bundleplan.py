@@ -5,7 +5,7 @@ agreement, shares of exits and acceptance of drafts are the bundle's own. Every 
 relay (`scaling.plan.place`), and machines of shared tiers by the queueing model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 from family.manifest import Manifest, load_manifest
 from family.profile import load_profile
 from scaling.errors import ScalingError
-from scaling.findings import Finding, note, warning
+from scaling.findings import note, warning
+from scaling.plan.bundledocument import BUNDLE_PLAN_VERSION, BundleChoice, BundleDocument, NodePlan, policy_text
 from scaling.plan.cost import Machine
-from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
 from scaling.plan.fleet import Fleet, Tier
 from scaling.plan.money import rates, tier_cost
 from scaling.plan.place import Choice, Question, Score, Wanted, agreement_of, nearest, place, shared_s, text_s
@@ -25,56 +25,9 @@ from scaling.plan.queueing import Demand, forward_of, sizing
 from scaling.plan.roofline import FORMATS, roofline
 from scaling.plan.statistics import certified, load_statistics
 
-BUNDLE_PLAN_VERSION = 1
 SHOWN = 10
-
-
-@dataclass(frozen=True)
-class NodePlan:
-    """One tier's node."""
-
-    tier: str
-    precision: str
-    segments: tuple[int, ...]
-    machines: int | None
-    """At the traffic's peak; missing where no number is enough."""
-    memory_gb: float
-    busy_s_per_text: float
-    basis: str
-    """`profile` or `hardware`."""
-
-
-@dataclass(frozen=True)
-class BundleChoice:
-    """One way to run the bundle."""
-
-    nodes: tuple[NodePlan, ...]
-    policy: str
-    send: str
-    codec: str
-    ttft_s: float
-    tpot_s: float
-    agreement: float | None
-    bytes_up_text: float
-    """Over all links."""
-    cost_per_hour: float
-    misses: tuple[str, ...]
-    """Goals that it does not keep."""
-
-
-@dataclass(frozen=True)
-class BundleDocument:
-    """`plan.json` of a bundle."""
-
-    schema_version: int
-    fleet: str
-    bundle: str
-    family: str
-    precision: str
-    objective: str
-    best: BundleChoice
-    others: tuple[BundleChoice, ...]
-    findings: tuple[Finding, ...]
+LOOKED_AT = 100
+"""Deployments, the best by time alone, whose machines and money are worked out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +63,19 @@ def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, stri
             "and name it in the fleet file: profile: FILE"
         )
     wanted = Wanted(fleet.goals.ttft_s, fleet.goals.tpot_s, fleet.goals.agreement, _free(fleet))
-    found = place(asked.question, wanted, _SCORES[fleet.objective], SHOWN)
+    found = place(asked.question, wanted, _SCORES[fleet.objective], LOOKED_AT)
     if told := nearest(found, wanted):
         raise ScalingError(f"no deployment of {folder} keeps all goals; the nearest has: {told}")
+    least = _LEAST[fleet.objective]
+    chosen = sorted((_choice(asked, choice) for choice in found), key=lambda one: (len(one.misses), least(one)))
+    best, *others = chosen[:SHOWN]
+    if best.misses:
+        raise ScalingError(f"no deployment of {folder} keeps all goals; the nearest fails {', '.join(best.misses)}")
+    if strict and best.outside:
+        raise ScalingError(f"--strict: the best deployment lies beyond what was measured: {'; '.join(best.outside)}")
     findings = [warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed]
     if not asked.question.statistics.shares:
         findings.append(note("no-certificate", "no shares of exits are known, so no confidence policy was tried"))
-    best, *others = (_choice(asked, choice) for choice in found)
     return BundleDocument(
         BUNDLE_PLAN_VERSION,
         fleet.name,
@@ -137,7 +96,15 @@ _SCORES: Mapping[str, Score] = {
     "pareto": text_s,
     "quality": lambda choice: -(choice.agreement or 0.0),
 }
-"""What is to be small, by objective; of a bundle that is there, money and energy go with the shared machines' time."""
+"""By what deployments are looked for; money and energy go with the shared machines' time."""
+_LEAST: Mapping[str, Callable[[BundleChoice], float]] = {
+    "latency": lambda one: one.text_s,
+    "cost": lambda one: one.cost_per_hour,
+    "energy": lambda one: one.power_w,
+    "pareto": lambda one: one.text_s,
+    "quality": lambda one: -(one.agreement or 0.0),
+}
+"""What is to be small among those that were found; of equal ones the order in which they were found holds."""
 
 
 def _free(fleet: Fleet) -> float:
@@ -180,7 +147,7 @@ def _machine(tier: Tier, manifest: Manifest) -> tuple[Machine, str]:
 
 def _choice(asked: _Asked, choice: Choice) -> BundleChoice:
     deployment, found, traffic = choice.deployment, choice.prediction, asked.fleet.traffic
-    nodes, cost = [], 0.0
+    nodes, cost, power, misses = [], 0.0, 0.0, list(choice.misses)
     for i, (part, precision) in enumerate(zip(deployment.places, choice.precisions, strict=True)):
         tier = asked.fleet.tier(part.tier)
         prompt_s, token_s = found.busy_s[part.tier]
@@ -192,6 +159,9 @@ def _choice(asked: _Asked, choice: Choice) -> BundleChoice:
             price = tier.price_per_hour if shared or tier.price_per_hour else 0.0
             spent = tier_cost(rates(tier.hardware, price), count, min(load, 1.0), 1.0 if shared else 0.0)
             cost += float(spent.per_hour)
+            power += float(spent.power_w)
+        if not np.isfinite(count) or (shared and tier.count is not None and count > tier.count):
+            misses.append(f"tiers.{tier.name}.count")
         nodes.append(
             NodePlan(
                 part.tier,
@@ -203,6 +173,8 @@ def _choice(asked: _Asked, choice: Choice) -> BundleChoice:
                 asked.basis[part.tier],
             )
         )
+    if asked.fleet.goals.budget_per_hour is not None and cost > asked.fleet.goals.budget_per_hour:
+        misses.append("goals.budget_per_hour")
     up = float(found.bytes_up_prompt) + traffic.output_tokens * float(found.bytes_up_token)
     return BundleChoice(
         tuple(nodes),
@@ -212,9 +184,12 @@ def _choice(asked: _Asked, choice: Choice) -> BundleChoice:
         float(found.ttft_s),
         float(found.tpot_s),
         choice.agreement,
+        choice.text_s,
         up,
         cost,
-        choice.misses,
+        power,
+        tuple(misses),
+        found.beyond,
     )
 
 
@@ -235,14 +210,3 @@ def _machines(asked: _Asked, choice: Choice, i: int, busy: float) -> float:
     demand = Demand(rate, traffic.prompt_tokens, traffic.output_tokens, traffic.prompt_cv, away)
     sized = sizing(forward_of(segments, machine.exits[deployment.deepest] if here else None), demand)
     return float(np.asarray(sized.machines).reshape(-1)[0])
-
-
-def policy_text(policy: Policy) -> str:
-    """As the SDK's constructors have it."""
-    match policy:
-        case FixedExit(exit=exit_, burst=burst):
-            return f"FixedExit({exit_}{f', burst={burst}' if burst else ''})"
-        case ConfidenceExit(epsilon=epsilon):
-            return f"ConfidenceExit(epsilon={epsilon:g})"
-        case SpeculativeExit(exit=exit_, draft_exit=draft, length=length):
-            return f"SpeculativeExit(exit={exit_}, draft_exit={draft}{f', length={length}' if length else ''})"

@@ -8,7 +8,7 @@ from family.files import write_atomic
 from family.spec import save_spec
 from family.strict import dumps
 from scaling.errors import ScalingError
-from scaling.plan.bundleplan import BundleDocument
+from scaling.plan.bundledocument import BundleDocument
 from scaling.plan.plan import TierPlan
 from scaling.plan.planner import Planned
 from scaling.plan.report import report

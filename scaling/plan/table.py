@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from scaling.plan.beside import Beside
-from scaling.plan.bundleplan import BundleChoice, BundleDocument, NodePlan
+from scaling.plan.bundledocument import BundleChoice, BundleDocument, NodePlan
 from scaling.plan.document import PlanDocument
 from scaling.plan.explain import explanation_lines
 from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
@@ -107,6 +107,7 @@ def bundle_table(document: BundleDocument) -> str:
         "",
         *aligned([ways, *(_choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
         "",
+        *(f"outside: {text}" for text in best.outside),
         *map(str, document.findings),
     ]
     return "\n".join(lines).rstrip() + "\n"

@@ -7,7 +7,8 @@ import pytest
 from family.errors import ProfileError
 from scaling.errors import ScalingError
 from scaling.plan import cli
-from scaling.plan.bundleplan import plan_bundle, policy_text
+from scaling.plan.bundledocument import policy_text
+from scaling.plan.bundleplan import plan_bundle
 from scaling.plan.deployment import ConfidenceExit, FixedExit, SpeculativeExit
 from scaling.plan.fleet import Fleet, Goals
 from scaling.plan.fleetfile import read_fleet
