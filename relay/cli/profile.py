@@ -13,10 +13,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from family.cli import run
-from family.manifest import load_manifest
+from family.manifest import Manifest, load_manifest
 from family.profile import (
     PROFILE_VERSION,
     BundleProfile,
+    LinkProfile,
     MachineFacts,
     Profile,
     save_profile,
@@ -55,28 +56,45 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="also measure the way to this node of the first bundle",
     )
+    for name, what in (("ca", "authority of its certificate"), ("cert", "certificate to show it"), ("key", "its key")):
+        parser.add_argument(f"--upstream-{name}", type=Path, metavar="FILE", help=f"as of relay-node: {what}")
     return parser
 
 
 def _profile(given: argparse.Namespace) -> None:
     count = given.threads or os.cpu_count() or 1
     started = time.perf_counter()
-    bundles = tuple(_bundle(path, count) for path in given.bundle)
-    upstream = None
-    if given.upstream:
-        from relay.profile.upstream import measure_upstream
-
-        upstream = asyncio.run(measure_upstream(given.bundle[0], given.upstream))
-    profile = Profile(PROFILE_VERSION, _machine(), count, round(time.perf_counter() - started, 1), bundles, upstream)
-    save_profile(profile, given.out)
-    sys.stdout.write(f"{given.out}: {', '.join(b.precision for b in bundles)} in {profile.took_s:.0f} s\n")
+    manifests = [load_manifest(path) for path in given.bundle]
+    _check(given.bundle, manifests)
+    upstream = _upstream(given) if given.upstream else None
+    bundles = tuple(_bundle(path, manifest, count) for path, manifest in zip(given.bundle, manifests, strict=True))
+    took_s = round(time.perf_counter() - started, 1)
+    save_profile(Profile(PROFILE_VERSION, _machine(), count, took_s, bundles, upstream), given.out)
+    sys.stdout.write(f"{given.out}: {', '.join(b.precision for b in bundles)} in {took_s:.0f} s\n")
 
 
-def _bundle(path: Path, count: int) -> BundleProfile:
+def _check(paths: Sequence[Path], manifests: Sequence[Manifest]) -> None:
+    """Raise `ConfigurationError` for bundles that no profile can hold together."""
+    from relay.errors import ConfigurationError
+
+    if len({manifest.family_fingerprint for manifest in manifests}) > 1:
+        raise ConfigurationError(f"{', '.join(map(str, paths))}: of different families; write a profile of each")
+    if len({manifest.precision for manifest in manifests}) < len(manifests):
+        raise ConfigurationError(f"{', '.join(map(str, paths))}: two of one precision; leave one out")
+
+
+def _upstream(given: argparse.Namespace) -> LinkProfile:
+    from relay.profile.upstream import measure_upstream
+    from relay.tls import client_credentials
+
+    credentials = client_credentials(given.upstream_ca, given.upstream_cert, given.upstream_key, "upstream-")
+    return asyncio.run(measure_upstream(given.bundle[0], given.upstream, credentials))
+
+
+def _bundle(path: Path, manifest: Manifest, count: int) -> BundleProfile:
     from relay.profile.forwards import measure_forwards
     from relay.profile.texts import measure_texts
 
-    manifest = load_manifest(path)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         graphs, memory = pool.submit(measure_forwards, path, count).result()
     texts, nodes = asyncio.run(measure_texts(path, manifest, count))

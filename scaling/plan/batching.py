@@ -180,7 +180,7 @@ class Node:
             guest = self._guests.setdefault(job.text, _Guest(now))
             guest.answered = now
             away_s = guest.away_s if guest.away_s < job.own_s / 2 else 0.0
-            self._token_s = _smoothed(self._token_s, job.own_s + away_s)
+            self._token_s = _smoothed(self._token_s, job.own_s + away_s + self._job_s)
         if tokens:
             most_s = max([self._token_s, *(self._turn_s(job) for job in self._waiting if job.is_long)])
             self._credit_s = min(self._credit_s + self._token_s, most_s)

@@ -15,8 +15,8 @@ from scaling.plan.cost import Machine
 
 GOLDEN = 0.6180339887
 """Multiples of it, without their whole part, are spread evenly."""
-TEXTS = 6
-"""Of each session; the first does not count."""
+TEXTS = 4
+"""Of each session; the first does not count. So many as sessions write that are measured."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from benchmarks.net.schedule import steady
 from family.manifest import load_manifest
 from family.profile import load_profile
 from relay.cli import node as node_command
+from relay.cli import profile as profile_command
 from relay.errors import PeerMismatchError, UnreachableError
 from relay.profile import forwards, texts
 from relay.profile.upstream import measure_upstream
@@ -82,3 +83,13 @@ def test_an_upstream_of_another_bundle_or_none_is_said(tiny_bundle: Path, tiny_b
         asyncio.run(other())
     with pytest.raises(UnreachableError):
         asyncio.run(measure_upstream(tiny_bundle, "127.0.0.1:1"))
+
+
+def test_bundles_that_do_not_go_together_are_refused_before_anything_is_measured(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        profile_command.main(["--bundle", str(tiny_bundle), str(tiny_bundle), "--out", str(tmp_path / "p.json")])
+    assert end.value.code == 2
+    assert "two of one precision; leave one out" in capsys.readouterr().err
+    assert not (tmp_path / "p.json").exists()
