@@ -141,7 +141,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines += ["", "| configuration | TTFT | TPOT | bytes | memory |", "|---|---|---|---|---|"]
     for name, found in result["errors"].items():
         cells = [", ".join(f"{value:+.0%}" for value in values) for values in found.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name.replace('|', ', ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -86,7 +86,8 @@ def predict(
     """What texts of so many tokens cost, where each place has one machine of its tier to itself.
 
     Args:
-        deployment: what runs where, and who decides.
+        deployment: what runs where, and who decides. Its links may hold arrays in place of numbers, for many at once,
+            but not under speculation.
         machines: by tier.
         prompt_tokens: of a text.
         output_tokens: of a text; two or more.

@@ -163,6 +163,15 @@ def test_sessions_that_share_forwards_are_slower_each_and_faster_together() -> N
     assert times[0] < times[1] < times[2] < 8 * times[0] * 0.6
 
 
+@pytest.mark.parametrize("policy", [FixedExit(3), ConfidenceExit(0.1)])
+def test_links_of_arrays_are_many_links_at_once(policy: Policy) -> None:
+    rtt_s, bps = np.array([0.01, 0.05, 0.2]), np.array([1e6, 1e7, 1e8])
+    found = asked(pair(policy, replace(LINK, rtt_s=rtt_s, up_bps=bps)))  # type: ignore[arg-type]
+    each = [asked(pair(policy, replace(LINK, rtt_s=r, up_bps=b))) for r, b in zip(rtt_s, bps, strict=True)]
+    assert np.allclose(found.ttft_s, [one.ttft_s for one in each])
+    assert np.allclose(found.tpot_s, [one.tpot_s for one in each])
+
+
 def test_a_chain_of_three_passes_rows_over_both_links() -> None:
     deployment = Deployment(SPEC, CHAIN, (LINK, replace(LINK, rtt_s=0.1)), FixedExit(3), "int8")
     found = asked(deployment)
