@@ -6,7 +6,7 @@ mean loss (`full`, `reducible`) says nothing of one exit, and is refused.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -62,8 +62,6 @@ class ExitLaw:
         """
         one = np.ones(len(depth))
         runs = make_runs(n * one, d * one, one, g)
-        from dataclasses import replace
-
         points = replace(runs, exit_layer=depth, n_layers=one, n_exit=n * size, exit_weight=one / g)
         with np.errstate(over="ignore"):  # far from its runs a draw may expect any loss
             terms = np.exp(np.einsum("knp,sp->ksn", self.form.design(points), theta))

@@ -79,7 +79,11 @@ def node_settings(node: NodeFile, first: bool, upstream: str | None) -> str:
 
 def replicas(nodes: Sequence[NodeFile]) -> str:
     """How many nodes of each tier: an override of `deploy/compose.yaml`."""
-    lines = ["# docker compose --file deploy/compose.yaml --file replicas.yaml ...", "services:"]
+    lines = [
+        "# docker compose --file deploy/compose.yaml --file replicas.yaml ...",
+        "# Services are named as the plan's tiers; compose.yaml has device, edge and cloud.",
+        "services:",
+    ]
     for node in nodes:
         lines += [f"  {node.tier}:", "    deploy:", f"      replicas: {node.machines}"]
     return "\n".join(lines) + "\n"

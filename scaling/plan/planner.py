@@ -1,12 +1,13 @@
 """A whole plan before training: search, ranking, Pareto set, what the law's draws choose."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from family.spec import Exit, FamilySpec
 from scaling.errors import ScalingError
+from scaling.findings import Finding, listed, note
 from scaling.plan.beside import beside
 from scaling.plan.document import PLAN_VERSION, LawUsed, PlanDocument, chosen
 from scaling.plan.exitlaw import ExitLaw
@@ -20,7 +21,9 @@ from scaling.plan.search import Choice, Found, ranked, search
 OTHERS = 9
 """Plans after the best one that are written and shown."""
 MOST_PARETO = 60
-"""Plans of the Pareto set that are written, spread over its cost."""
+"""Plans of the Pareto set that are written, spread over its cost; beside those that none beats in cost and loss."""
+COST, LOSS = 0, 2
+"""Columns of the Pareto set's table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ def plan(fleet: Fleet, law: ExitLaw, strict: bool = False, explained: bool = Fal
         pareto=tuple(_plan(fleet, law, found, choice) for choice in pareto(found)),
         draws=len(found.per_draw),
         chosen=chosen(fleet, found),
-        findings=law.findings,
+        findings=(*law.findings, *_guessed(fleet)),
         beside=beside(fleet, law, found, best),
         explanation=explain(fleet, law, found, best, objective_of(fleet)) if explained else None,
     )
@@ -79,6 +82,13 @@ def plan(fleet: Fleet, law: ExitLaw, strict: bool = False, explained: bool = Fal
     return Planned(fleet, law, found, best, document, spec_of_plan(fleet, found, best))
 
 
+def _guessed(fleet: Fleet) -> Iterator[Finding]:
+    """That nobody measured a machine."""
+    names = [f"{tier.name} ({tier.hardware.name})" for tier in fleet.tiers if tier.hardware.basis == "datasheet"]
+    if names:
+        yield note("datasheet", f"speeds are a data sheet's times an efficiency, not measured: {listed(names)}")
+
+
 def objective_of(fleet: Fleet) -> Objective:
     """What the best plan is best in; of a Pareto set the plan of least loss is shown first."""
     return "quality" if fleet.objective == "pareto" else fleet.objective
@@ -86,8 +96,6 @@ def objective_of(fleet: Fleet) -> Objective:
 
 def spec_of_plan(fleet: Fleet, found: Found, choice: Choice) -> FamilySpec:
     """The family to train, with its exits where the plan has them."""
-    from dataclasses import replace
-
     group = found.groups[choice.group]
     spec, layers = group.made.spec, group.placements.layers[choice.index].tolist()
     trunk = fleet.training.trunk
@@ -96,7 +104,7 @@ def spec_of_plan(fleet: Fleet, found: Found, choice: Choice) -> FamilySpec:
 
 
 def pareto(found: Found) -> list[Choice]:
-    """Plans that no other beats in cost, latency, quality and energy at once, by cost; at most `MOST_PARETO`."""
+    """Plans that no other beats in cost, latency, quality and energy at once, by cost; a part of them."""
     choices: list[Choice] = []
     rows = []
     for number, group in enumerate(found.groups):
@@ -111,12 +119,9 @@ def pareto(found: Found) -> list[Choice]:
     table = np.concatenate(rows)
     front = best_rows(table)
     front = front[np.lexsort(table[front].T[::-1])]
-    return [choices[i] for i in _spread(front.tolist(), MOST_PARETO)]
-
-
-def _spread(items: Sequence[int], most: int) -> list[int]:
-    at = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
-    return [items[i] for i in at]
+    shown = set(front[best_rows(table[front][:, [COST, LOSS]])].tolist())
+    shown.update(front[np.linspace(0, len(front) - 1, min(MOST_PARETO, len(front))).round().astype(int)].tolist())
+    return [choices[i] for i in front.tolist() if i in shown]
 
 
 def _plan(fleet: Fleet, law: ExitLaw, found: Found, choice: Choice) -> Plan:
