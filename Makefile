@@ -55,6 +55,7 @@ bench: $(foreach p,f32 int8 int4 mixed,$(BUNDLE)-$(p)/manifest.json)
 	$(BIN)/python -m benchmarks.plan_search --json
 	$(BIN)/python -m benchmarks.plan_accuracy --json
 	$(BIN)/python -m benchmarks.plan_hardware --json
+	$(BIN)/python -m benchmarks.plan_queueing --json
 
 proto: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh

@@ -67,14 +67,17 @@ class Format:
     """Of the products with the head."""
     attention: str
     """Precision of attention's products."""
+    keys_on_cpu: float = 1.0
+    """Share of the bandwidth that a CPU reaches at which the engine's attention reads keys and values there."""
 
 
 FORMATS: Mapping[str, Format] = {
-    "f32": Format("f32", 4.0, 4.0, 4.0, 4.0, "f32", "f32"),
-    "int8": Format("int8", 1.01, 1.01, 1.2, 4.0, "int8", "f32"),
-    "int4": Format("int4", 0.78, 1.01, 1.2, 4.0, "int8", "f32"),
+    "f32": Format("f32", 4.0, 4.0, 4.0, 4.0, "f32", "f32", keys_on_cpu=0.2),
+    "int8": Format("int8", 1.01, 1.01, 1.2, 4.0, "int8", "f32", keys_on_cpu=0.2),
+    "int4": Format("int4", 0.78, 1.01, 1.2, 4.0, "int8", "f32", keys_on_cpu=0.2),
 }
-"""Of this project's bundles by precision, as `export-family` writes them (bytes are those of SmolLM2-135M's)."""
+"""Of this project's bundles by precision, as `export-family` writes them (bytes are those of SmolLM2-135M's, keys and
+values of the profile in `experiments/plan`)."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class RooflineCost:
     attention_flops: Number
     bandwidth_bytes: Number
     kv_bytes: Number
-    """Of a number in keys and values."""
+    """Of a number in keys and values, where all memory is read equally fast; more where they are read more slowly."""
     layer_s: Number
 
     def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
@@ -182,7 +185,7 @@ def cost_of(work: Work, hardware: Hardware, form: Format) -> RooflineCost:
         head_flops=hardware.matmul_flops(form.head_precision) * reached.compute,
         attention_flops=hardware.matmul_flops(form.attention) * reached.compute,
         bandwidth_bytes=hardware.bandwidth_bytes * reached.memory,
-        kv_bytes=form.kv_bytes,
+        kv_bytes=form.kv_bytes / (form.keys_on_cpu if hardware.unit == "cpu" else 1.0),
         layer_s=reached.layer_s if hardware.layer_s is None else hardware.layer_s,
     )
 

@@ -14,8 +14,8 @@ mean. n is given first, and the load follows from it:
     load     n = λ·(O - 1)·τ / (1 - λE), so that λ = n / ((O - 1)·τ + n·E)
     spread   Var n = n / (1 - λ·(O - 1)·dτ/dn), by which nobody decodes for a share of the time
     token    τ / (1 - λE), and where sessions are away in between, half of a forward under way
-    first    the prompt's own forwards, the wait for other prompts (Sakasegawa 1977 for as many servers as prompts fit
-             into one forward), and half of a forward under way
+    first    the prompt's own forwards, the wait for other prompts (Sakasegawa 1977, for as many servers as prompts
+             fit into one forward, and lengths that vary), and half of a forward under way
 
 `scaling.plan.simulate` plays the same machine event by event, and `benchmarks.plan_queueing` holds these against it.
 """
@@ -125,16 +125,18 @@ def states(forward: Forward, demand: Demand) -> States:
     extra = (1 - nobody) * work + nobody * alone
     rate = others / (further * step + others * extra)
     token = step / np.maximum(1 - rate * extra, 1e-9)
-    taking = np.where(prompt > part, prompt / part * mixed, token + work)
-    taking = (1 - nobody) * taking + nobody * alone
-    prompts = rate * ((1 - nobody) * prompt / part * mixed + nobody * alone)
+    long, beside = prompt > part, prompt / part * mixed
+    taking = (1 - nobody) * np.where(long, beside, token + work) + nobody * alone
+    by_length = (1 - nobody) * np.where(long, beside, work) + nobody * alone
+    prompts = rate * ((1 - nobody) * beside + nobody * alone)
     left = np.maximum(1 - prompts, 1e-9)
     together = np.maximum(part / prompt, 1.0)
-    wait = taking * prompts ** (np.sqrt(2 * (together + 1)) - 1) / (together * left)
+    uneven = (1 + demand.prompt_cv**2) / 2
+    wait = uneven * taking * prompts ** (np.sqrt(2 * (together + 1)) - 1) / (together * left)
     others_var = others / (1 - slope)
     busy = 1 - (1 - rate * extra) * nobody
     ttft = taking + wait + (1 - nobody) * token / 2
-    ttft_var = (demand.prompt_cv * taking / left) ** 2 + wait**2
+    ttft_var = (demand.prompt_cv * by_length / left) ** 2 + wait**2 + token**2 / 12
     piece = np.minimum(part, prompt) * row
     in_mixed = np.minimum(rate * extra * token / piece, 1.0)
     waits = np.where(np.asarray(away) > 0, busy * token / 2, 0.0)
