@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ SHORT, LONG = (16, 24), (256, 4)
 SESSIONS = 4
 """Texts at a time, where there are several."""
 REPEATS = 3
-"""Texts of each kind."""
+"""Texts of each kind, twice as many where they are short."""
 QUIET_S = RECENT_S + 0.05
 """Before a prompt that a node would cut: so long it takes the session before for one that goes on."""
 
@@ -70,8 +71,9 @@ async def _texts(client: AsyncRelayClient, manifest: Manifest) -> tuple[TextTime
     await _text(client, [0], 2, depth, "f32")
     for exit_, codec, (prompt, tokens) in kinds:
         times = []
-        for _ in range(REPEATS):
-            await asyncio.sleep(QUIET_S if prompt > SHORT_ROWS else 0.0)
+        is_long = prompt > SHORT_ROWS
+        for _ in range(REPEATS if is_long else 2 * REPEATS):
+            await asyncio.sleep(QUIET_S if is_long else 0.0)
             ids = rng.integers(0, manifest.spec.vocab_size, prompt).tolist()
             times.append(await _text(client, ids, tokens, exit_, codec))
         ttft_ms, tpot_ms = (round(median(values), 4) for values in zip(*times, strict=True))
@@ -112,28 +114,15 @@ async def _text(client: AsyncRelayClient, ids: list[int], tokens: int, exit_: in
 @asynccontextmanager
 async def _node(bundle: Path, segments: str, threads: int, upstream: str | None) -> AsyncIterator[str]:
     """A node of its own process on a free port; its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "relay.cli.node",
-        "--json",
-        "--config",
-        os.devnull,
-        "--tier",
-        f"profile-{segments}",
-    ]
-    command += [
-        "--tier",
-        f"profile-{segments}",
-        "--bundle",
-        str(bundle),
-        "--segments",
-        segments,
-        "--threads",
-        str(threads),
-        "--listen",
-        "localhost:0",
-    ]
+    settings = {
+        "--tier": f"profile-{segments}",
+        "--bundle": str(bundle),
+        "--segments": segments,
+        "--threads": str(threads),
+        "--listen": "localhost:0",
+        "--config": os.devnull,
+    }
+    command = [sys.executable, "-m", "relay.cli.node", "--json", *chain.from_iterable(settings.items())]
     command += ["--upstream", upstream] if upstream else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
     with tempfile.TemporaryFile() as said:

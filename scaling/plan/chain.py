@@ -60,6 +60,10 @@ class Chain:
         self._layers = [segment.n_layers for segment in spec.segments]
         self._branches = [exit_.branch != "norm" for exit_ in spec.exits]
 
+    def leaves(self, exit_: int) -> bool:
+        """Whether the exit is beyond the first place."""
+        return self._deployment.place_of(exit_) > 0
+
     def nothing(self) -> Spent:
         """To be added to."""
         return Spent(len(self.machines))

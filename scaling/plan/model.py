@@ -196,7 +196,8 @@ def _speculative(
     draft = chain.draft(policy.draft_exit, context)
     none, few = (chain.verification(policy.exit, policy.draft_exit, k, context) for k in (0.0, _FEW_DRAFTS))
     row_s = (few.seconds - none.seconds) / _FEW_DRAFTS
-    mean = rounds(float(draft.seconds), float(none.seconds), max(float(row_s), 0.0), right, policy.length)
+    costs = float(draft.seconds), float(none.seconds), max(float(row_s), 0.0)
+    mean = rounds(*costs, right, policy.length, overlap=chain.leaves(policy.exit))
     whole = chain.verification(policy.exit, policy.draft_exit, mean.drafts, context).add(draft, mean.made)
     whole.seconds = mean.seconds
     unused = (mean.tokens - 1) / 2  # of the last round, in the mean

@@ -4,6 +4,7 @@ A choice is a deployment and the precision of each place: which tiers take part 
 rows or token ids, the codec, and the policy with its epsilon or its draft's length. All of them are tried.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
@@ -125,7 +126,8 @@ def choices(question: Question) -> Iterator[tuple[Deployment, tuple[str, ...]]]:
                         question.spec, held, links, policy, codec, "ids" if send == "ids" else "rows", client
                     )
                     for precisions in product(*(question.machines[p.tier] for p in held)):
-                        yield deployment, precisions
+                        if send == "rows" or len(set(precisions)) == 1:  # one segment is on both: of one export
+                            yield deployment, precisions
 
 
 def agreement_of(manifest: Manifest) -> dict[tuple[int, str], float]:
@@ -162,15 +164,8 @@ def _joined(links: Sequence[Link]) -> Link:
         up_bps=min(link.up_bps for link in links),
         down_bps=min(link.down_bps for link in links),
         jitter_s=sum(link.jitter_s**2 for link in links) ** 0.5,
-        loss=1 - _product(1 - link.loss for link in links),
+        loss=1 - math.prod(1 - link.loss for link in links),
     )
-
-
-def _product(values: Iterator[float]) -> float:
-    found = 1.0
-    for value in values:
-        found *= value
-    return found
 
 
 def _with_lower(places: tuple[Place, ...]) -> tuple[Place, ...] | None:
@@ -221,7 +216,7 @@ def _agreement(question: Question, deployment: Deployment) -> float | None:
     """The share of tokens that are the last exit's, where it was measured."""
     policy, depth = deployment.policy, question.spec.granularity
     codec = deployment.codec if _travels(policy, deployment.places) and deployment.send == "rows" else "f32"
-    exact = 1.0 if codec in ("f32",) else question.agreement.get((depth, codec))
+    exact = 1.0 if codec == "f32" else question.agreement.get((depth, codec))
     if isinstance(policy, ConfidenceExit):
         return None if exact is None else exact * (1 - policy.epsilon)  # what its certificate promises
     if policy.exit == depth:

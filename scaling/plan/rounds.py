@@ -29,7 +29,9 @@ class Rounds:
 
 
 @lru_cache(1 << 14)
-def rounds(draft_s: float, verify_s: float, row_s: float, acceptance: float, length: int | None) -> Rounds:
+def rounds(
+    draft_s: float, verify_s: float, row_s: float, acceptance: float, length: int | None, *, overlap: bool = True
+) -> Rounds:
     """What rounds of `length` drafts come to; of the best lengths, if it is None.
 
     Args:
@@ -38,18 +40,22 @@ def rounds(draft_s: float, verify_s: float, row_s: float, acceptance: float, len
         row_s: more of it, for each draft.
         acceptance: the share of drafts that are right where all before them are.
         length: drafts of a message.
+        overlap: whether drafts are made while others are verified: elsewhere, that is.
     """
     right = min(acceptance, 1 - 1e-6)
     if length is not None:
-        return _at(draft_s, verify_s, row_s, right, np.array([[length]], float), np.array([[length]], float))
+        return _at(draft_s, verify_s, row_s, right, np.array([[length]], float), np.array([[length]], float), overlap)
     lengths = np.arange(MOST_DRAFTS + 1, dtype=float)
-    return _at(draft_s, verify_s, row_s, right, lengths[:, None], lengths[None, :])
+    return _at(draft_s, verify_s, row_s, right, lengths[:, None], lengths[None, :], overlap)
 
 
-def _at(draft_s: float, verify_s: float, row_s: float, right: float, fresh: Lengths, ready: Lengths) -> Rounds:
+def _at(
+    draft_s: float, verify_s: float, row_s: float, right: float, fresh: Lengths, ready: Lengths, overlap: bool
+) -> Rounds:
     """The best of the pairs of lengths: of rounds that begin with no draft, and with those that were made ahead."""
     waits = verify_s + row_s * fresh
-    ahead = np.clip(waits // max(draft_s, 1e-9) - 1, 0, MOST_DRAFTS)  # the first is not there to be sent
+    beside = np.clip(waits // max(draft_s, 1e-9), 0, MOST_DRAFTS) if overlap else np.zeros_like(waits)
+    ahead = np.maximum(0, beside - 1)  # the first is not there to be sent
     ready = np.maximum(ready, ahead)
     fresh_s = fresh * draft_s + waits
     ready_s = np.maximum(0, ready - ahead) * draft_s + verify_s + row_s * ready
@@ -60,7 +66,7 @@ def _at(draft_s: float, verify_s: float, row_s: float, right: float, fresh: Leng
     i = np.unravel_index(np.argmax(tokens / seconds), tokens.shape)
     sent = float(((1 - share) * fresh + share * ready)[i])
     new = float(((1 - share) * fresh + share * np.maximum(0, ready - ahead))[i])
-    made = new + float(np.broadcast_to(np.floor(waits / max(draft_s, 1e-9)), tokens.shape)[i])
+    made = new + float(np.broadcast_to(beside, tokens.shape)[i])
     return Rounds(float(tokens[i]), float(seconds[i]), sent, made)
 
 

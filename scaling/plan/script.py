@@ -105,7 +105,8 @@ class Script:
                 drafts += 1
             sent = stage.clock.now
             flight = _Flight(sent + verify_s)
-            stage.start(self._ahead(policy.draft_exit, self._prompt + done + drafts, flight, stage))
+            if self._deployment.place_of(policy.exit):
+                stage.start(self._ahead(policy.draft_exit, self._prompt + done + drafts, flight, stage))
             yield from self._verified(policy, drafts, self._prompt + done)
             flight.under_way, verify_s = False, stage.clock.now - sent
             accepted = 0

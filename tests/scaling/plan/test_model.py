@@ -124,6 +124,9 @@ def test_speculation_takes_the_rounds_that_the_relay_takes() -> None:
             for length in (1, 4, 9):
                 plan, mean = relay_rate(costs, right, length, length), rounds(draft, verify, row, right, length)
                 assert mean.tokens / mean.seconds == pytest.approx(plan.rate, rel=1e-3)
+                plan = relay_rate(costs, right, length, length, overlap=False)
+                mean = rounds(draft, verify, row, right, length, overlap=False)
+                assert mean.tokens / mean.seconds == pytest.approx(plan.rate, rel=1e-3)
             mean = rounds(draft, verify, row, right, None)
             assert mean.tokens / mean.seconds >= relay_best(costs, right).rate * (1 - 1e-3)
 
