@@ -56,6 +56,8 @@ class Configuration:
     codec: Literal["f32", "bf16", "int8", "int4"] = "f32"
     send: Literal["rows", "ahead", "ids"] = "rows"
     sessions: int = 1
+    client: Way | None = None
+    """Between the application and the first node; None: none."""
     held_out: bool = field(default=False)
 
     @property
@@ -63,13 +65,15 @@ class Configuration:
         said = [self.precision, "|".join(self.cut), *(way.name for way in self.ways), policy_name(self.policy)]
         said += [] if self.codec == "f32" else [self.codec]
         said += [] if self.send == "rows" else [self.send]
+        said += [] if self.client is None else [f"from {self.client.name}"]
         return " ".join([*said, f"p{self.prompt}", f"n{self.tokens}", f"s{self.sessions}"])
 
     def deployment(self, spec: FamilySpec) -> Deployment:
         """As the planner knows it."""
         places = tuple(Place(TIERS[i], _segments(cut)) for i, cut in enumerate(self.cut))
         links = tuple(way.planned() for way in self.ways)
-        return Deployment(spec, places, links, self.policy, self.codec, self.send)
+        client = self.client.planned() if self.client else None
+        return Deployment(spec, places, links, self.policy, self.codec, self.send, client)
 
 
 def _segments(cut: str) -> tuple[int, ...]:
@@ -145,4 +149,12 @@ TOGETHER = _third_held_out(
     )
 )
 """Several at a time."""
-CONFIGURATIONS = (*ALONE, *TOGETHER)
+AWAY = _third_held_out(
+    (
+        Configuration("int4", WHOLE, (), FixedExit(3), 64, 32, client=MID),
+        Configuration("int4", WHOLE, (), FixedExit(3), 256, 32, client=FAR),
+        Configuration("int4", WHOLE, (), FixedExit(3), 64, 32, sessions=4, client=SLOW),
+    )
+)
+"""Everything on one machine, which is asked over a link."""
+CONFIGURATIONS = (*ALONE, *TOGETHER, *AWAY)

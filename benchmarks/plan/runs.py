@@ -78,6 +78,8 @@ async def run(configuration: Configuration) -> dict[str, Any]:
             options += ["--send", configuration.send] if i == 0 and upstream else []
             upstream = await stack.enter_async_context(node(bundle, TIERS[i], upstream, *options))
         assert upstream is not None
+        if configuration.client is not None:
+            upstream = await stack.enter_async_context(LinkProxy(configuration.client.shaped(), upstream))
         client = await stack.enter_async_context(AsyncRelayClient(upstream))
         writer = _Writer(client, configuration)
         await writer.write(texts[0], 2)
