@@ -83,7 +83,8 @@ class Hop:
         self._cached, self._sent = min(self._cached, length), min(self._sent, length)
 
     def push(self, history: History, log: RowLog, end: int, question: Question) -> None:
-        """Send what the upstream lacks of the first `end` rows, which such a question will need, and wait for nothing.
+        """Send what the upstream lacks of the first `end` rows, as far as the log has them, which such a question will
+        need, and wait for nothing.
 
         If rows are lost on the way, that shows when the question is asked, and they are sent again.
         """
@@ -92,7 +93,7 @@ class Hop:
                 return
             self._take(self._under_way.pop(0).result())
         if len(self._under_way) < _MOST_UNDER_WAY:
-            self._send(history, log, end, question.rows_only())
+            self._send(history, log, min(end, len(log)), question.rows_only())
 
     async def ask(self, history: History, log: RowLog, end: int, question: Question) -> Answer:
         """Send what the upstream lacks of the first `end` rows, the last `question.want` among them; its answer.

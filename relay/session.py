@@ -38,7 +38,9 @@ class Upstream(Protocol):
         ...
 
     def push(self, history: History, log: RowLog, end: int, question: Question) -> None:
-        """Send what the upstream lacks of the log's first `end` rows, which such a question will need; do not wait."""
+        """Send what the upstream lacks of the log's first `end` rows, as far as it has them, which such a question will
+        need; do not wait.
+        """
         ...
 
     async def ask(self, history: History, log: RowLog, end: int, question: Question) -> Answer:
@@ -205,8 +207,7 @@ class Session:
     def _push(self, question: Question) -> None:
         """Let the upstream have the rows that it will surely need for the question, while the next are computed."""
         if self._upstream is not None and question.sure(self._levels[0].index) > self._levels[-1].index:
-            end = min(len(self._sent_log), len(self.history) - question.want)
-            self._upstream.push(self.history, self._sent_log, end, question)
+            self._upstream.push(self.history, self._sent_log, len(self.history) - question.want, question)
 
     @property
     def _sent_log(self) -> RowLog:

@@ -90,9 +90,11 @@ class AnyPace(Pace):
     seed=st.integers(0, 2**32),
     fault_rate=st.sampled_from([0.0, 0.1, 0.4]),
     steered=st.sampled_from([0.0, 0.5]),
+    send=st.sampled_from(["rows", "ahead"]),
 )
-def test_every_token_is_the_policys(nodes: str, seed: int, fault_rate: float, steered: float) -> None:
-    world = World(CHAINS[nodes], seed, fault_rate, rows_per_message=10, sends_ids=nodes.startswith("ids"))
+def test_every_token_is_the_policys(nodes: str, seed: int, fault_rate: float, steered: float, send: str) -> None:
+    sends = {"sends_ids": True} if nodes.startswith("ids") else {"sends_ahead": send == "ahead"}
+    world = World(CHAINS[nodes], seed, fault_rate, rows_per_message=10, **sends)
     asyncio.run(converse(world, steered))
 
 
