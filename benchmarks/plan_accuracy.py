@@ -1,9 +1,9 @@
 """What the planner predicts of a relay, against what it did: deployments that really ran here, on real nodes.
 
 Each configuration had nodes of its own, a thread each, links by the project's shaper, and prompts of Spec-Bench. What
-was measured lies in experiments/plan/measured.jsonl; the planner is given this machine's profiles as `relay-node
-profile` wrote them, how often exits decide and drafts are right on other prompts, and the configuration. Every third
-configuration is held out: nothing was chosen by it.
+was measured lies in experiments/plan/measured.jsonl; the planner is given this machine's profiles and links as
+`relay-node profile` measured them, how often exits decide and drafts are right on other prompts, and the configuration.
+Every third configuration is held out: nothing was chosen by it.
 
 `median_error` and `worst_decile_error` are of |predicted / measured - 1| over configurations; `quantities` has the same
 for TTFT (median), TPOT (mean), the bytes of each link and the memory of each node, `held_out` and `rest` for the two

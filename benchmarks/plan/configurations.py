@@ -3,16 +3,21 @@
 Every third of a list is held out: nothing was fitted to it or chosen by it.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
+from benchmarks import report
 from benchmarks.net.links import Link
 from benchmarks.net.schedule import steady
 from family.spec import FamilySpec
 from scaling.plan.deployment import ConfidenceExit, Deployment, FixedExit, Place, Policy, SpeculativeExit
 from scaling.plan.fleet import Link as PlanLink
 
+LINKS = report.ROOT / "experiments" / "plan" / "links.json"
+"""Each as it was measured."""
 TIERS = ("device", "edge", "cloud")
 
 
@@ -35,9 +40,10 @@ class Way:
         return Link(self.name, rate, rate, self.rtt_ms, self.jitter_ms)
 
     def planned(self) -> PlanLink:
-        """As the planner knows it."""
+        """As the planner knows it: measured, but for the jitter."""
+        known = _measured()[self.name]
         deviation_s = 2**0.5 * self.jitter_ms / 1e3  # of two exponentials
-        return PlanLink(self.rtt_ms / 1e3, self.mbps * 1e6, self.mbps * 1e6, deviation_s)
+        return PlanLink(known["rtt_ms"] / 1e3, known["up_bps"], known["down_bps"], deviation_s)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,12 @@ class Configuration:
         links = tuple(way.planned() for way in self.ways)
         client = self.client.planned() if self.client else None
         return Deployment(spec, places, links, self.policy, self.codec, self.send, client)
+
+
+@lru_cache
+def _measured() -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = json.loads(LINKS.read_text(encoding="utf-8"))
+    return found
 
 
 def _segments(cut: str) -> tuple[int, ...]:
