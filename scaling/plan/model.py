@@ -47,7 +47,8 @@ class Prediction:
     tpot_s: Number
     """Mean time from token to token after the first."""
     tpot_p95_s: Number
-    """So long the next token takes at most, for 95 of 100."""
+    """So long the next token takes at most, for 95 of 100: by the policy and the link's jitter. What else a machine
+    does comes on top."""
     link_up_prompt: tuple[Number, ...]
     """By link, bytes of a text that do not depend on how many tokens it has."""
     link_up_token: tuple[Number, ...]
@@ -164,7 +165,8 @@ def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, contex
     mean = chain.nothing().add(step, rounds_ / max(1.0, output - 1))
     mean.add(alone, (later - rounds_) / max(1.0, output - 1))
     mean.down = [size + FRAMING.token * (1 - rounds_ / max(1.0, output - 1)) for size in mean.down]
-    p95_s = step.seconds + policy.burst * alone.seconds if together < 20 else 0.0
+    seldom = rounds_ / max(1.0, output - 1) < 1 - P95
+    p95_s = 0.0 if seldom else step.seconds + policy.burst * alone.seconds
     return first.add(alone, min(policy.burst, output - 1)), mean, p95_s, (policy.exit,)
 
 
@@ -203,7 +205,7 @@ def _speculative(
     unused = (mean.tokens - 1) / 2  # of the last round, in the mean
     step = chain.nothing().add(whole, (1 + unused / max(1.0, output - 1)) / mean.tokens)
     chain.token(step)
-    p95_s = mean.seconds if mean.tokens < 20 else 0.0
+    p95_s = mean.seconds if 1 / mean.tokens >= 1 - P95 else 0.0
     return first, step, p95_s, (policy.draft_exit, policy.exit)
 
 
