@@ -23,7 +23,7 @@ from scaling.plan.place import Choice, Question, Score, Wanted, agreement_of, ne
 from scaling.plan.profiled import machine
 from scaling.plan.queueing import Demand, forward_of, sizing
 from scaling.plan.roofline import FORMATS, roofline
-from scaling.plan.statistics import certified, load_statistics
+from scaling.plan.statistics import statistics_for
 
 SHOWN = 10
 LOOKED_AT = 100
@@ -47,8 +47,8 @@ def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, stri
     Args:
         fleet: the question; its `training` is done already.
         folder: the bundle.
-        statistics: how often exits decide and drafts are right (`benchmarks.plan.statistics`); without it what the
-            bundle's certificate has.
+        statistics: how often exits decide and drafts are right (`benchmarks.plan.statistics`, or what `relay describe
+            --json` printed of nodes that have speculated); what it lacks is as the bundle's certificate has it.
         strict: refuse tiers without a profile.
 
     Raises:
@@ -117,7 +117,7 @@ def _asked(fleet: Fleet, folder: Path, statistics: Path | None) -> _Asked:
     machines, basis = {}, {}
     for tier in fleet.tiers:
         machines[tier.name], basis[tier.name] = _machine(tier, manifest)
-    known = load_statistics(statistics).statistics() if statistics else certified(manifest)
+    known = statistics_for(manifest, statistics)
     question = Question(
         manifest.spec,
         {name: {manifest.precision: one} for name, one in machines.items()},

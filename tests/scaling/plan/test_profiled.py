@@ -1,5 +1,6 @@
 """Machines made of profiles: they give back what was measured, and say what was not."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 
 from benchmarks import report
 from family.errors import ProfileError
+from family.manifest import load_manifest
 from family.profile import Profile, load_profile
 from scaling.plan.deployment import Deployment, FixedExit, Place
 from scaling.plan.model import predict
 from scaling.plan.profiled import Curve, machine, measured_graph
-from scaling.plan.statistics import load_statistics
+from scaling.plan.statistics import load_statistics, statistics_for
 
 STORED = report.ROOT / "experiments" / "plan"
 
@@ -76,3 +78,21 @@ def test_statistics_are_read_strictly(tmp_path: Path) -> None:
         load_statistics(tmp_path / "bad.json")
     with pytest.raises(ProfileError, match="cannot be read"):
         load_statistics(tmp_path / "none.json")
+
+
+def test_what_nodes_say_of_their_speculations_is_read_too(tmp_path: Path) -> None:
+    pace = {"draft_exit": 2, "target_exit": 3, "right": 0.7, "draft_ms": 7.0, "verify_ms": 40.0, "row_ms": 1.0}
+    nodes = [
+        {"tier": tier, "family_fingerprint": "f" * 64, "precision": "int4", "paces": paces}
+        for tier, paces in (("device", [pace | {"checked": 40, "accepted": 30}]), ("cloud", []))
+    ]
+    (tmp_path / "nodes.jsonl").write_text("".join(json.dumps(node) + "\n" for node in nodes))
+    found = load_statistics(tmp_path / "nodes.jsonl")
+    assert found.family == "f" * 64 and found.statistics().acceptance == {(2, 3): 0.75}
+
+
+def test_statistics_of_another_family_are_refused(tiny_bundle: Path) -> None:
+    manifest = load_manifest(tiny_bundle)
+    assert statistics_for(manifest, None).acceptance == {}
+    with pytest.raises(ProfileError, match=r"statistics.json: of family [0-9a-f]{12}, the bundle is of"):
+        statistics_for(manifest, STORED / "statistics.json")
