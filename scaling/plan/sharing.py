@@ -17,7 +17,10 @@ mean. n is given first, and the load follows from it:
     first    the prompt's own forwards, the wait for other prompts (Sakasegawa 1977, for as many servers as prompts
              fit into one forward, and lengths that vary), and half of a forward under way
 
-`scaling.plan.simulate` plays the same machine event by event, and `benchmarks.plan_queueing` holds these against it.
+`scaling.plan.simulate` plays the same machine event by event, and `benchmarks.plan_queueing` holds these against it: up
+to a load of 0.6, sessions within 2% in the median, a token's time within 3%, the first one's within 8% (worst deciles
+6%, 9%, 18%), and 95th percentiles within 7% and 10% (23%, 29%). Beyond, nothing is confirmed. Prompts count by their
+mean length: where a few are very long, the first token comes later at the percentile than these say.
 """
 
 from collections.abc import Callable
@@ -114,11 +117,11 @@ def states(forward: Forward, demand: Demand) -> States:
     step = forward(decoding, context, decoding, decoding)
     row = (forward(decoding + MOST_ROWS, context, decoding, decoding + 1) - step) / MOST_ROWS
     more = forward(decoding + 1, context, decoding + 1, decoding + 1) - step
+    parts = np.ceil(prompt / MOST_ROWS)
+    alone = parts * forward(prompt / parts, (prompt - prompt / parts) / 2, 1 / parts, 1.0)
     work = (prompt - 1) * row + more
     part = np.clip(step / row, LEAST_ROWS, MOST_ROWS)
     mixed = step + part * row
-    parts = np.ceil(prompt / MOST_ROWS)
-    alone = parts * forward(prompt / parts, (prompt - prompt / parts) / 2, 1 / parts, 1.0)
     first = others / (further * step + others * work)
     slope = np.clip(first * further * more / (1 - first * work), 1e-9, 1 - 1e-9)
     nobody = np.exp(others * (1 - slope) / slope * np.log1p(-slope))
