@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from scaling.runs import FloatArray, IntArray
 
-MOST_PAIRS = 1 << 22
-"""Labels that are compared with each other at once."""
+BLOCK = 256
+"""Rows that are compared with each other at once."""
+MOST_LABELS = 1_500
+"""Beyond it, labels are compared by the loss that a law expects at its θ, in place of every exit's layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +110,30 @@ class _Labels:
 TTFT, TPOT, TTFT_VAR, TPOT_VAR, COST, POWER, LATENCY, SLOWEST = range(8)
 
 
-def place(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) -> Placements:
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What a law expects at its θ, for where there are too many placements to keep those of all its draws."""
+
+    losses: FloatArray
+    """Of an exit after each layer (L,)."""
+    ceilings: FloatArray
+    """Most loss of each tier's exit (m,)."""
+
+
+def place(
+    stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits, expected: Expected | None = None
+) -> Placements:
     """Every placement within the limits that is not worse than another in everything.
+
+    With `expected`, where more than `MOST_LABELS` are left after a tier, only those that may be best at the law's θ.
 
     Args:
         stages: the tiers in their order, each with its options.
         n_layers: L of the trunk.
         limits: that each class keeps; a class without a share has none.
+        expected: losses.
     """
-    return _finish(_grow(stages, n_layers, limits, prune=True))
+    return _finish(_grow(stages, n_layers, limits, prune=True, expected=expected))
 
 
 def place_all(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) -> Placements:
@@ -124,7 +141,9 @@ def place_all(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) 
     return _finish(_grow(stages, n_layers, limits, prune=False))
 
 
-def _grow(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits, prune: bool) -> _Labels:
+def _grow(
+    stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits, prune: bool, expected: Expected | None = None
+) -> _Labels:
     none = np.zeros((1, 0))
     labels = _Labels(none.astype(np.int64), none.astype(np.int64), none, none, np.zeros((1, 8)))
     for i, options in enumerate(stages):
@@ -132,7 +151,14 @@ def _grow(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits, prun
         grown = [_extend(labels, number, stage, n_layers, above, limits) for number, stage in enumerate(options)]
         labels = _Labels(*(np.concatenate(parts) for parts in zip(*map(_arrays, grown), strict=True)))
         if prune and (above or len(options) > 1):
-            labels = _kept(labels, [any(stage.asked for stage in tier) for tier in stages[: i + 1]])
+            below = stages[: i + 1]
+            quality = -labels.layers[:, [any(stage.asked for stage in tier) for tier in below]].astype(float)
+            if expected is not None and len(quality) > MOST_LABELS:
+                losses = expected.losses[labels.layers - 1]
+                allowed = (losses <= expected.ceilings[: i + 1]).all(axis=1)
+                labels = _Labels(*(array[allowed] for array in _arrays(labels)))
+                quality = (losses[allowed] @ [tier[0].share for tier in below])[:, None]
+            labels = _kept(labels, quality)
     return labels
 
 
@@ -173,12 +199,9 @@ def _extend(labels: _Labels, option: int, stage: Stage, n_layers: int, above: in
     )
 
 
-def _kept(labels: _Labels, asked: Sequence[bool]) -> _Labels:
-    """Without those that another one, ending after the same layer, beats or equals in everything.
-
-    Of exits only those that somebody is answered by count.
-    """
-    rows = np.column_stack([labels.sums, -labels.layers[:, list(asked)].astype(float)])
+def _kept(labels: _Labels, quality: FloatArray) -> _Labels:
+    """Without those that another one, ending after the same layer, beats or equals in every sum and in `quality`."""
+    rows = np.column_stack([labels.sums, quality])
     kept = np.zeros(len(rows), bool)
     for end in np.unique(labels.layers[:, -1]):
         group = np.flatnonzero(labels.layers[:, -1] == end)
@@ -189,15 +212,22 @@ def _kept(labels: _Labels, asked: Sequence[bool]) -> _Labels:
 def best_rows(rows: FloatArray) -> IntArray:
     """Numbers of the rows (n, r) that no other row equals or beats in every column; of equal rows the first."""
     _, first = np.unique(rows, axis=0, return_index=True)  # sorted, so that a row is beaten only by an earlier one
-    rows = rows[first]
-    beaten = np.zeros(len(rows), np.bool_)
-    step = max(1, MOST_PAIRS // max(len(rows), 1))
-    for i in range(0, len(rows), step):
-        part = rows[i : i + step]
-        beats = np.asarray((rows[: i + step, None] <= part[None]).all(axis=-1))
-        beats[np.arange(i, i + len(part)), np.arange(len(part))] = False
-        beaten[i : i + step] = beats.any(axis=0)
-    return np.sort(first[~beaten])
+    rows, kept = rows[first], np.zeros(0, np.int64)
+    for i in range(0, len(rows), BLOCK):
+        part = np.arange(i, min(i + BLOCK, len(rows)))
+        part = part[~_beaten(rows[kept], rows[part])]
+        inside = np.array((rows[part][:, None] <= rows[part][None]).all(axis=-1))
+        np.fill_diagonal(inside, False)
+        kept = np.concatenate([kept, part[~inside.any(axis=0)]])
+    return np.sort(first[kept])
+
+
+def _beaten(front: FloatArray, rows: FloatArray) -> NDArray[np.bool_]:
+    """Which rows one of the front equals or beats in every column."""
+    beats = np.ones((len(front), len(rows)), bool)
+    for column in range(rows.shape[1]):
+        beats &= front[:, [column]] <= rows[:, column]
+    return np.asarray(beats.any(axis=0))
 
 
 def _finish(labels: _Labels) -> Placements:

@@ -15,7 +15,7 @@ from scipy.stats import gamma
 
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Objective
-from scaling.plan.placement import Limits, Placements, place
+from scaling.plan.placement import Expected, Limits, Placements, place
 from scaling.plan.shapes import Made, make, trunks
 from scaling.plan.stages import Option, Stages, answering, shares_of
 from scaling.plan.tiers import Held, parts_of
@@ -116,17 +116,17 @@ def groups(
         for m, made in made_of.items():
             if made.d < 1:
                 continue
+            table = loss_table(law, law.theta, made)[0]
             for used in combinations(range(len(fleet.tiers)), m) if uses is None else uses:
                 if len(used) != m:
                     continue
-                found = tiers.of(used)
-                placements = place([[option.stage for option in options] for options in found], trunk.n_layers, limits)
+                found, most = tiers.of(used), ceilings(fleet, used)
+                stages = [[option.stage for option in options] for options in found]
+                placements = place(stages, trunk.n_layers, limits, Expected(table, most))
                 if not len(placements):
                     continue
-                table = loss_table(law, law.theta, made)[0]
-                shares = shares_of(fleet, used)
                 losses = table[placements.layers - 1]
-                yield Group(used, made, shares, ceilings(fleet, used), tuple(found), placements, losses)
+                yield Group(used, made, shares_of(fleet, used), most, tuple(found), placements, losses)
 
 
 def loss_table(law: ExitLaw, theta: FloatArray, made: Made) -> FloatArray:

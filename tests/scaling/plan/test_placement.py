@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.plan.placement import Limits, Placements, Stage, best_rows, place, place_all
+from scaling.plan.placement import Expected, Limits, Placements, Stage, best_rows, place, place_all
 
 MOST_LAYERS = 9
 
@@ -91,6 +91,32 @@ def test_the_program_finds_the_best_of_all_placements_for_every_question(
 
 
 @settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(2, 4),
+    exponent=st.floats(0.05, 2.0),
+    ceiling=st.floats(3.0, 6.0),
+)
+def test_where_there_are_too_many_the_best_by_the_law_is_still_found(
+    seed: int, count: int, exponent: float, ceiling: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    stages = stages_of(rng, count, MOST_LAYERS, 2)
+    losses = 2 + (np.arange(1, MOST_LAYERS + 1) / MOST_LAYERS) ** -exponent
+    ceilings = np.where([tier[0].asked for tier in stages], ceiling, np.inf)
+    every = place_all(stages, MOST_LAYERS, Limits())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scaling.plan.placement.MOST_LABELS", 1)
+        found = place(stages, MOST_LAYERS, Limits(), Expected(losses, ceilings))
+    kept, all_kept = ((losses[p.layers - 1] <= ceilings).all(axis=1) for p in (found, every))
+    assert kept.any() == all_kept.any()
+    for name, score in questions(found, stages, exponent).items():
+        if all_kept.any():
+            best = questions(every, stages, exponent)[name][all_kept].min()
+            assert score[kept].min() == pytest.approx(best, rel=1e-12), name
+
+
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 4))
 def test_what_is_found_is_a_placement_and_adds_up(seed: int, count: int) -> None:
     tiers = stages_of(np.random.default_rng(seed), count, MOST_LAYERS, 2)
@@ -129,8 +155,8 @@ def test_of_rows_only_those_that_no_other_beats_or_equals_are_left() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), pairs=st.integers(1, 64))
-def test_rows_are_compared_in_parts_as_in_one(seed: int, pairs: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), block=st.integers(1, 64))
+def test_rows_are_compared_in_parts_as_in_one(seed: int, block: int) -> None:
     rows = np.random.default_rng(seed).integers(0, 4, (40, 3)).astype(float)
     plain = [
         i
@@ -141,5 +167,5 @@ def test_rows_are_compared_in_parts_as_in_one(seed: int, pairs: int) -> None:
         )
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scaling.plan.placement.MOST_PAIRS", pairs)
+        patch.setattr("scaling.plan.placement.BLOCK", block)
         assert best_rows(rows).tolist() == plain
