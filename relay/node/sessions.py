@@ -38,7 +38,8 @@ class Held:
     streams: int = 0
     """Streams that serve it now; two for a moment, when a new one takes over from one that hangs."""
     positions: int = 0
-    """That its text may reach: there is room for the keys and values of so many."""
+    """That its texts may reach, at most: there is room for the keys and values of so many, which stay until the session
+    is freed."""
     deadline: float | None = None
     """Loop time at which the newest stream ends; the way upstream ends with it."""
     expiry: asyncio.TimerHandle | None = None
@@ -108,7 +109,7 @@ class Sessions:
         return held.text
 
     def positions(self, name: str) -> int:
-        """That the session's text may reach."""
+        """That the session's texts may reach."""
         return self._held[name].positions
 
     def deadline(self, name: str) -> float | None:
@@ -122,9 +123,11 @@ class Sessions:
         Raises `BusyError` when the node is full, `ForeignSessionError` if another peer opened it.
         """
         held = self.of(name, owner)
+        positions = max(positions, held.positions if held is not None else 0)
         self._make_room(name, positions)
         if held is None:
             held = self._held[name] = Held(self._open_session(name), owner)
+        held.session.pause()  # a stream that this one takes over from has a way upstream of its own deadline and room
         held.positions = positions
         if held.expiry is not None:
             held.expiry.cancel()
@@ -167,16 +170,19 @@ class Sessions:
         held.expiry = asyncio.get_running_loop().call_later(after_s, self._free, name, held)
 
     def _make_room(self, name: str, positions: int) -> None:
-        """Free sessions that no stream serves until this one fits. Kept ones first, then those whose stream broke: what
-        either loses is computed again when it is asked.
+        """Free sessions that no stream serves until this one fits; none if that is not enough. Kept ones first, then
+        those whose stream broke: what either loses is computed again when it is asked.
         """
         others = {other: held for other, held in self._held.items() if other != name}
         idle = sorted((not held.kept, held.expiry.when(), other) for other, held in others.items() if held.expiry)
+        given_way = {}
         while len(others) >= self._most or sum(h.positions for h in others.values()) + positions > self._positions:
             if not idle:
                 raise self._full(len(others), positions)
             *_, other = idle.pop(0)
-            self._free(other, others.pop(other))
+            given_way[other] = others.pop(other)
+        for other, held in given_way.items():
+            self._free(other, held)
 
     def _full(self, others: int, positions: int) -> BusyError:
         if others >= self._most:

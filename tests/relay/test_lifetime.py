@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,20 @@ ALONE = (("grpc.use_local_subchannel_pool", 1),)
 """A connection that no other channel shares, so that cutting it cuts this one only."""
 
 
-def message(server: NodeServer, epoch: int, seq: int, exit_: int, session: str = "s") -> pb.AdvanceRequest:
-    """Rows for an edge node, as a device would send them."""
+def message(
+    server: NodeServer, epoch: int, seq: int, exit_: int, session: str = "s", ids: Sequence[int] = IDS
+) -> pb.AdvanceRequest:
+    """Rows for an edge node, as a device would send them, of a text that ends with them."""
     node = server.node
     genesis = chain.genesis(node.manifest.export_fingerprint)
     width = node.engine.d_model
-    rows = np.random.default_rng(0).standard_normal((len(IDS), width)).astype("<f4")
+    rows = np.random.default_rng(0).standard_normal((len(ids), width)).astype("<f4")
     peer = pb.Peer(
         tier="device",
         family_fingerprint=node.manifest.family_fingerprint,
         export_fingerprint=node.manifest.export_fingerprint,
         boundary=1,
+        positions=len(ids),
     )
     return pb.AdvanceRequest(
         session=session,
@@ -43,8 +47,8 @@ def message(server: NodeServer, epoch: int, seq: int, exit_: int, session: str =
         seq=seq,
         peer=peer,
         anchor=genesis,
-        chain=b"".join(chain.extend(genesis, IDS, pb.CODEC_F32)),
-        rows=pb.Rows(codec=pb.CODEC_F32, count=len(IDS), width=width, data=rows.tobytes()),
+        chain=b"".join(chain.extend(genesis, ids, pb.CODEC_F32)),
+        rows=pb.Rows(codec=pb.CODEC_F32, count=len(ids), width=width, data=rows.tobytes()),
         target_exit=exit_,
         want=1,
     )
@@ -126,6 +130,22 @@ def test_a_cut_while_the_node_between_waits_for_its_upstream_leaves_the_session_
             gate.open()
             reply = await asyncio.wait_for(call.read(), 20)
             assert (reply.seq, reply.answer.tier) == (1, "cloud")
+            await channel.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_longer_text_takes_over_from_one_whose_stream_hangs(tiny_bundle: Path) -> None:
+    async def scenario() -> None:
+        async with running(config(tiny_bundle, "cloud")) as cloud, running(config(tiny_bundle, "edge", cloud)) as edge:
+            hangs, old = stream(edge)
+            await old.write(message(edge, 1, 1, exit_=3))
+            assert (await old.read()).answer.tier == "cloud"
+            channel, call = stream(edge)
+            await call.write(message(edge, 2, 1, exit_=3, ids=[*IDS, 8, 9]))
+            assert (await call.read()).answer.tier == "cloud"
+            assert [node.node.sessions.positions("s") for node in (edge, cloud)] == [5, 5]
+            await hangs.close()
             await channel.close()
 
     asyncio.run(scenario())

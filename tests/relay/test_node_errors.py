@@ -127,15 +127,19 @@ def test_a_full_node_says_so_and_serves_again_when_there_is_room(tiny_bundle: Pa
     asyncio.run(scenario())
 
 
+def little_memory(bundle: Path) -> tuple[int, int]:
+    """The context, and the memory that the device's keys and values of ten positions more take."""
+    manifest = load_manifest(bundle)
+    layers = sum(manifest.graph(kind, 1).kv_layers for kind in ("segment", "exit"))
+    return manifest.spec.context, position_bytes(layers, manifest.spec) * (manifest.spec.context + 10)
+
+
 def test_texts_that_may_need_more_memory_than_there_is_wait_outside(tiny_bundle: Path) -> None:
-    manifest = load_manifest(tiny_bundle)
-    context = manifest.spec.context
-    graphs = [manifest.graph(kind, 1) for kind in ("segment", "exit")]
-    each = position_bytes(sum(graph.kv_layers for graph in graphs), manifest.spec)
+    context, memory = little_memory(tiny_bundle)
 
     async def scenario() -> None:
         async with (
-            running(config(tiny_bundle, "device", kv_memory=each * (context + 10))) as device,
+            running(config(tiny_bundle, "device", kv_memory=memory)) as device,
             AsyncRelayClient(address(device)) as client,
         ):
             kept = await collect(client.generate([7], session="kept", keep=True, max_tokens=3, ignore_stop=True))
@@ -144,10 +148,34 @@ def test_texts_that_may_need_more_memory_than_there_is_wait_outside(tiny_bundle:
             await eventually(lambda: len(device.node.sessions) == 2)
             with pytest.raises(BusyError, match=rf"may need, and this one {context}; .* or raise --kv-memory"):
                 await text(device, [5], max_tokens=context - 1)
-            assert "kept" not in device.node.sessions, "what nobody waits for gives way first"
+            assert "kept" in device.node.sessions, "it gives way to nobody whom that does not help"
+            most = context + 10 - 21 - 1
+            late = asyncio.ensure_future(text(device, [5], max_tokens=most, ignore_stop=True))
+            await eventually(lambda: "kept" not in device.node.sessions)
             gate.open()
-            assert len(await reading) == 20 and len(kept) == 3
+            assert (len(kept), len(await reading), len(await late)) == (3, 20, most)
             assert len(await text(device, [5], max_tokens=context - 1, ignore_stop=True)) == context - 1
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_is_kept_holds_its_memory_while_a_shorter_text_goes_on_in_it(tiny_bundle: Path) -> None:
+    context, memory = little_memory(tiny_bundle)
+
+    async def scenario() -> None:
+        async with (
+            running(config(tiny_bundle, "device", kv_memory=memory)) as device,
+            AsyncRelayClient(address(device)) as client,
+        ):
+            await collect(client.generate([7], session="kept", keep=True, max_tokens=50, ignore_stop=True))
+            gate = Gate(device.node.engine)
+            going_on = client.generate([7], session="kept", max_tokens=2, ignore_stop=True)
+            short = asyncio.ensure_future(collect(going_on))
+            await eventually(lambda: gate.waiting > 0)
+            with pytest.raises(BusyError, match="may need"):
+                await text(device, [5], max_tokens=context - 1)
+            gate.open()
+            assert len(await short) == 2
 
     asyncio.run(scenario())
 
