@@ -29,7 +29,7 @@ TIERS = (("Two cores of a cloud Xeon", 1), ("Raspberry Pi 5", 3), ("Jetson Orin 
 LENGTHS = ((60, 60), (400, 100))
 """Prompt and output, tokens."""
 AWAY_S = (0.0, 0.03)
-LOADS = (0.2, 0.4, 0.6)
+LOADS = (0.2, 0.45, 0.7)
 PROMPT_CV = 0.7
 REQUESTS = 1200
 MANY = 1e6

@@ -18,7 +18,7 @@ from scaling.plan.sharing import Forward as Forward
 from scaling.plan.sharing import states
 
 BUSY = 0.7
-"""Load up to which a machine is planned: beyond it, theory and simulation part."""
+"""Load up to which a machine is planned, and up to which the simulation confirms its times."""
 TAIL = 3.0
 """Standard deviations above the mean number of sessions for which there has to be memory."""
 

@@ -18,8 +18,8 @@ mean. n is given first, and the load follows from it:
              fit into one forward, and lengths that vary), and half of a forward under way
 
 `scaling.plan.simulate` plays the same machine event by event, and `benchmarks.plan_queueing` holds these against it: up
-to a load of 0.6, sessions within 2% in the median, a token's time within 3%, the first one's within 8% (worst deciles
-6%, 9%, 18%), and 95th percentiles within 7% and 10% (23%, 29%). Beyond, nothing is confirmed. Prompts count by their
+to a load of 0.7, sessions within 2% in the median, a token's time within 4%, the first one's within 8% (worst deciles
+10%, 11%, 18%), and 95th percentiles within 7% and 9% (25%, 28%). Beyond, nothing is confirmed. Prompts count by their
 mean length: where a few are very long, the first token comes later at the percentile than these say.
 """
 
