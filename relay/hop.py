@@ -101,6 +101,8 @@ class Hop:
         The log may grow meanwhile.
         """
         started = time.perf_counter()
+        if any(_failed(task) for task in self._under_way):
+            self.pause()  # what was pushed while nobody asked met a break or a refusal, which may be over
         pauses, reached = self._pauses(), self._cached
         corrections = 0
         while corrections < _MOST_CORRECTIONS:
@@ -203,8 +205,12 @@ class Hop:
         return iter((*RECONNECT_DELAYS_S, *more))
 
 
+def _failed(task: "asyncio.Task[Reply]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 def _consumed(task: "asyncio.Task[Reply]") -> bool:
-    return not task.cancelled() and task.exception() is None and isinstance(task.result(), Answer)
+    return not _failed(task) and isinstance(task.result(), Answer)
 
 
 def _look(task: "asyncio.Task[Reply]") -> None:

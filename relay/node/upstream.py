@@ -108,12 +108,12 @@ class GrpcTransport:
             self._link.broke(error)
 
     async def _exchange(self, envelope: Envelope) -> Answer | Behind | Stale:
-        message = wire.request(self._session, envelope, self._peer)
-        self._peer = None
         alone = not self._writing.locked() and not self._reading.locked()
-        started = time.perf_counter()
         try:
-            async with self._writing:
+            async with self._writing:  # encoded in its turn: many may wait for a slow link
+                message = wire.request(self._session, envelope, self._peer)
+                self._peer = None
+                started = time.perf_counter()
                 await self._call.write(message)
             async with self._reading:
                 reply = await self._call.read()

@@ -2,17 +2,21 @@
 
 import asyncio
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from relay import session
 from relay.client.aio import AsyncRelayClient
+from relay.errors import BusyError
+from relay.hop import Envelope
 from relay.messages import Answer, Question
 from relay.policy import ConfidenceExit, FixedExit
 from relay.sampling import sample
 from relay.views import Made
 from tests.relay.fakes import VOCAB, FakeEngine, FakeGraph, FakeView, expected_logits
+from tests.relay.processes import eventually
 from tests.relay.servers import address, chain, single, text
 from tests.relay.test_relay import same
 from tests.relay.world import RULES, SEGMENTS, World, ask, decided
@@ -114,6 +118,24 @@ def test_rows_sent_ahead_are_kept_and_computed_when_an_exit_is_asked() -> None:
         await nodes.answer([*IDS, 9], len(IDS), Question(exit=2, want=1))
         assert nodes.exchanges == sent + 1
         assert sum(rows for segment, rows in nodes.forwards if segment == 2) == len(IDS) + 1
+
+    asyncio.run(scenario())
+
+
+def test_rows_sent_ahead_that_were_refused_are_sent_again_when_an_exit_is_asked() -> None:
+    async def scenario() -> None:
+        nodes = Nodes(sends_ahead=True)
+        second, refused = nodes.nodes[2], list[Envelope]()
+
+        async def refuse(envelope: Envelope) -> Answer:
+            refused.append(envelope)
+            raise BusyError("full; try again later")
+
+        with patch.object(second, "receive", refuse):
+            await nodes.answer(IDS, 0, SURE)
+            await eventually(lambda: len(refused) == -(-len(IDS) // FORWARD))
+        await nodes.answer([*IDS, 9], len(IDS), Question(exit=2, want=1))
+        assert len(second.session.history) == len(IDS) + 1
 
     asyncio.run(scenario())
 
