@@ -76,7 +76,6 @@ class Worker:
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._busy = False
                 self._changed.wait_for(lambda: self._closed or self._arrived or self._batch.tasks)
                 done = self._take_in()
                 while (patience_s := self._batch.patience_s()) > 0 and not self._closed and self._batch.tasks:
@@ -86,7 +85,10 @@ class Worker:
                     return
                 self._busy = True
             self._tell(done)
-            self._tell(self._batch.step())
+            done = self._batch.step()
+            with self._changed:
+                self._busy = False  # before who comes back with short work is told
+            self._tell(done)
 
     def _take_in(self) -> list[Task[Any]]:
         """Begin what arrived; the tasks that are done with that."""
@@ -96,7 +98,8 @@ class Worker:
         return [task for task in arrived if task.is_done]
 
     def _tell(self, tasks: Iterable[Task[Any]]) -> None:
-        _call_all([self._waiting.pop(task) for task in tasks if task in self._waiting], _resolve)
+        waiting = (self._waiting.pop(task, None) for task in tasks)  # who gives up takes itself out, at any moment
+        _call_all([done for done in waiting if done is not None], _resolve)
 
 
 def _resolve(done: Future) -> None:
