@@ -8,7 +8,7 @@ from grpc import aio
 
 from relay.channel import open_channel
 from relay.client import types
-from relay.client.request import generate_request
+from relay.client.request import default_request, generate_request
 from relay.client.types import Finish, GenerateOptions, Node, Prompt, Token
 from relay.errors import REQUEST_KEY, ClosedError, UnknownSessionError, from_rpc, new_request_id
 from relay.options import policy_message
@@ -139,6 +139,19 @@ class AsyncRelayClient:
         except aio.AioRpcError as error:
             raise from_rpc(error, self.address, request_id) from None
         return tuple(types.node(message) for message in reply.nodes)
+
+    async def steer(self, policy: Policy | None = None, codec: str | None = None) -> None:
+        """Set what texts of this caller on the entry node do that choose no policy or codec: new ones, and those under
+        way from their next token on, which keep their codec. It holds for all clients of the same certificate, or
+        without one, until the node stops. By default the deepest exit, and the codec that the node is set up with.
+        """
+        self._check_open()
+        request_id = new_request_id()
+        request = default_request(policy, codec)
+        try:
+            await self._stub.Steer(request, timeout=STEER_TIMEOUT_S, metadata=((REQUEST_KEY, request_id),))
+        except aio.AioRpcError as error:
+            raise from_rpc(error, self.address, request_id) from None
 
     def _check_open(self) -> None:
         if self._closed:

@@ -9,6 +9,7 @@ from relay.client.types import GenerateOptions, Prompt
 from relay.errors import InvalidRequestError
 from relay.names import Codec
 from relay.options import MOST_LOGPROBS
+from relay.policy import Policy
 from relay.sampling import GREEDY, NO_PENALTIES, UINT32, Penalties, Sampling
 from relay.v1 import relay_pb2 as pb
 
@@ -28,6 +29,17 @@ def generate_request(prompt: Prompt, options: GenerateOptions) -> pb.GenerateReq
         return _message(prompt, options)
     except (TypeError, AttributeError, ValueError) as error:  # a value of another type than its option's
         raise InvalidRequestError(f"a value is not what its option takes: {error}") from None
+
+
+def default_request(policy: Policy | None, codec: str | None) -> pb.SteerRequest:
+    """The message of one `steer` of the caller's default. Raises `InvalidRequestError` or one of its kinds."""
+    try:
+        number = 0 if codec is None else Codec.labelled(codec)
+    except ValueError as error:
+        raise InvalidRequestError(f"codec: {error}") from None
+    return pb.SteerRequest(
+        policy=None if policy is None else wire_options.policy_message(policy), codec=pb.Codec.ValueType(number)
+    )
 
 
 def _check_timeout(seconds: float | None) -> None:

@@ -146,6 +146,10 @@ class RelayClient:
         """The entry node and those upstream of it, in relay order."""
         return self._loop.wait(self._client.describe(timeout))
 
+    def steer(self, policy: Policy | None = None, codec: str | None = None) -> None:
+        """Set what this caller's texts do that choose nothing themselves, as `AsyncRelayClient.steer`."""
+        self._loop.wait(self._client.steer(policy, codec))
+
 
 async def _next(stream: AsyncGeneration) -> Token | None:
     return await anext(stream, None)

@@ -142,6 +142,18 @@ class SpeculationPace:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """Sums over messages of size x in bytes that took y ms."""
+
+    count: int
+    x: float
+    y: float
+    xx: float
+    xy: float
+    yy: float
+
+
+@dataclass(frozen=True)
 class Node:
     """One node of the chain, as `describe` reports it."""
 
@@ -172,6 +184,10 @@ class Node:
     """What each of its graphs computed since the start."""
     paces: tuple[SpeculationPace, ...]
     """Of the speculations that began there."""
+    upstream_ms: float
+    """How long its upstream took to describe itself just now, less what hops beyond took of it: a round trip."""
+    timed: Timed
+    """Of the messages since the node's start that waited behind no other; times as those of `hop_ms_p50`."""
 
 
 def token(message: pb.Token) -> Token:
@@ -235,4 +251,10 @@ def node(message: pb.Node) -> Node:
             )
             for p in message.paces
         ),
+        upstream_ms=message.upstream_ms,
+        timed=_timed(message.sent.timed),
     )
+
+
+def _timed(message: pb.Timed) -> Timed:
+    return Timed(message.count, message.x, message.y, message.xx, message.xy, message.yy)

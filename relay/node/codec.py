@@ -1,6 +1,5 @@
 """Which codec the rows of a text travel in, and whether the nodes upstream know it."""
 
-from relay import options
 from relay.errors import InvalidRequestError, new_request_id
 from relay.names import Codec
 from relay.node.node import Node
@@ -12,13 +11,10 @@ ASK_S = 1.0
 they come."""
 
 
-async def codec_of(node: Node, number: int, policy: Policy) -> Codec:
-    """The codec of this number on the wire, or the node's own for 0.
-
-    Raises `InvalidRequestError` if it is unknown here, or upstream where the policy may ask an exit there, or there are
-    no rows to encode.
+async def check_codec(node: Node, codec: Codec, policy: Policy) -> None:
+    """Raise `InvalidRequestError` where there are no rows to encode, or the policy may ask an exit of a node upstream
+    that does not know the codec.
     """
-    codec = options.codec(number) if number else Codec.labelled(node.config.codec)
     if node.sends_ids and codec is not Codec.F32:
         raise InvalidRequestError(
             f"codec {codec.label} is for rows, and this node sends token ids; leave the codec out, or start the node "
@@ -30,7 +26,6 @@ async def codec_of(node: Node, number: int, policy: Policy) -> Codec:
             _check(other, codec)
         if nodes[-1].last_segment == node.manifest.spec.granularity:
             node.agreed.add(codec)
-    return codec
 
 
 def _check(other: pb.Node, codec: Codec) -> None:

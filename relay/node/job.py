@@ -9,12 +9,14 @@ from relay import options
 from relay.certified import certified
 from relay.errors import IdsUnknownError, InvalidRequestError, PromptTooLongError, UnknownExitError
 from relay.names import Codec
-from relay.node.codec import codec_of
+from relay.node.codec import check_codec
+from relay.node.default import Default
 from relay.node.node import Node
 from relay.node.stops import Limit
 from relay.policy import FixedExit, Policy, SpeculativeExit, deepest_exit, drafting_exit
 from relay.sampling import GREEDY, NO_PENALTIES, Penalties, Sampling
 from relay.session import beyond
+from relay.tls import Peer
 from relay.v1 import relay_pb2 as pb
 
 MOST_SAMPLES = 64
@@ -33,7 +35,8 @@ class Job:
     """Tokens to decide at most; never beyond the context."""
     limit: Limit
     """Why the text ends if it reaches `most`."""
-    policy: Policy
+    policy: Policy | None
+    """None: the caller's default of the moment."""
     deepest: int
     """The deepest exit that a schedule may draw."""
     stop_ids: frozenset[int]
@@ -52,13 +55,19 @@ class Job:
         return len(self.ids) + self.most
 
 
-async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
-    """A checked request. Raises `InvalidRequestError` or one of its kinds."""
+async def job_of(node: Node, request: pb.GenerateRequest, owner: Peer) -> Job:
+    """A caller's request, checked. Raises `InvalidRequestError` or one of its kinds."""
     spec = node.manifest.spec
     ids = await _prompt(node, request)
     check_prompt(ids, spec)
     penalties = options.penalties(request.penalties)
-    policy = checked(options.policy(request.policy) or FixedExit(node.deepest_exit), penalties, node)
+    given = options.policy(request.policy)
+    if given is None and penalties != NO_PENALTIES:  # which a default may not suit: it is nobody's choice for this text
+        given = FixedExit(node.deepest_exit)
+    policy = None if given is None else checked(given, penalties, node)
+    default = node.default(owner)
+    codec = options.codec(request.codec) if request.codec else default.codec
+    await check_codec(node, codec, policy or default.policy)
     room = spec.context - len(ids)
     own_stops = () if request.ignore_stop else node.manifest.stop_ids
     return Job(
@@ -74,8 +83,18 @@ async def job_of(node: Node, request: pb.GenerateRequest) -> Job:
         samples=_samples(request.samples),
         logprobs=options.logprobs_wanted(request, spec.vocab_size),
         logits=request.logits,
-        codec=await codec_of(node, request.codec, policy),
+        codec=codec,
     )
+
+
+async def default_of(node: Node, request: pb.SteerRequest) -> Default:
+    """The default that a caller asks for. Raises `InvalidRequestError` or one of its kinds."""
+    if node.text is None:
+        raise _no_entry(node)
+    policy = checked(options.policy(request.policy) or FixedExit(node.deepest_exit), NO_PENALTIES, node)
+    codec = options.codec(request.codec) if request.codec else Codec.labelled(node.config.codec)
+    await check_codec(node, codec, policy)
+    return Default(policy, codec)
 
 
 def check_prompt(ids: Sequence[int], spec: FamilySpec) -> None:
@@ -131,10 +150,7 @@ def _check_speculation(policy: SpeculativeExit, target: int, penalties: Penaltie
 
 async def _prompt(node: Node, request: pb.GenerateRequest) -> Sequence[int]:
     if node.text is None:
-        raise InvalidRequestError(
-            f"this node serves segments {node.first_segment}-{node.last_segment}; "
-            "send the prompt to the node that serves segment 1"
-        )
+        raise _no_entry(node)
     match request.WhichOneof("prompt"):
         case "text":
             return await asyncio.to_thread(node.text.encode, request.text)
@@ -144,6 +160,13 @@ async def _prompt(node: Node, request: pb.GenerateRequest) -> Sequence[int]:
             return await asyncio.to_thread(node.text.encode_chat, request.chat.turns)
         case _:
             raise InvalidRequestError("the request has no prompt; give text, ids or chat")
+
+
+def _no_entry(node: Node) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"this node serves segments {node.first_segment}-{node.last_segment}; "
+        "send the prompt to the node that serves segment 1"
+    )
 
 
 def _ids(ids: Sequence[int], spec: FamilySpec, kind: str) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from relay.errors import REQUEST_KEY, PeerMismatchError, UntrustedError, from_rp
 from relay.hop import Hop, Transport
 from relay.names import Codec
 from relay.node.config import NodeConfig
+from relay.node.default import Default
 from relay.node.memory import room
 from relay.node.sessions import Sessions
 from relay.node.text import TextCodec
 from relay.node.upstream import GOODBYE_S, GrpcTransport, Link
 from relay.pace import Costs, Pace
-from relay.policy import SpeculativeExit, deepest_exit, drafting_exit
+from relay.policy import FixedExit, SpeculativeExit, deepest_exit, drafting_exit
 from relay.session import Session
+from relay.tls import Peer
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 
@@ -53,6 +56,8 @@ class Node:
         self.sessions = Sessions(self.open_session, config.max_sessions, positions, config.grace_s)
         self.link = Link(config.upstream or "")
         self._paces: dict[tuple[int, int], Pace] = {}
+        self.defaults: dict[Peer, Default] = {}
+        """By caller, where one has set it."""
         self.agreed = {Codec.F32}
         """Codecs that all nodes upstream are known to know."""
         self._genesis = chain.genesis(manifest.export_fingerprint)
@@ -77,6 +82,10 @@ class Node:
     def sends_ids(self) -> bool:
         """Whether the upstream is sent token ids, and computes their rows itself."""
         return self._channel is not None and self.config.send == "ids"
+
+    def default(self, owner: Peer) -> Default:
+        """What the caller's texts do that choose nothing themselves."""
+        return self.defaults.get(owner) or Default(FixedExit(self.deepest_exit), Codec.labelled(self.config.codec))
 
     def peer(self, positions: int = 0) -> pb.Peer:
         """How this node introduces itself upstream, and a text of so many positions."""
@@ -168,6 +177,7 @@ class Node:
                 bytes=self.link.bytes,
                 hop_ms_p50=self.link.hop_ms_at(0.5),
                 hop_ms_p99=self.link.hop_ms_at(0.99),
+                timed=_timed(*self.link.timed),
             ),
             upstream=(self.config.upstream or "") if self._channel else "",
             work=[pb.Work(graph=name, rows=w.rows, logits=w.logits) for name, w in self.engine.work.items()],
@@ -178,7 +188,10 @@ class Node:
             return [me]
         try:
             stub, metadata = rpc.RelayStub(self._channel), ((REQUEST_KEY, request_id),)
+            asked = time.perf_counter()
             reply = await stub.Describe(pb.DescribeRequest(), timeout=timeout_s, metadata=metadata)
+            took_ms = (time.perf_counter() - asked) * 1e3
+            me.upstream_ms = max(0.0, took_ms - sum(node.upstream_ms for node in reply.nodes))
             begins = 1 if self.sends_ids else self.last_segment + 1
             if not reply.nodes or reply.nodes[0].first_segment != begins:
                 me.upstream_error = f"it does not begin with segment {begins}; correct --upstream or --send"
@@ -214,6 +227,10 @@ def resident_bytes() -> int:
     except (OSError, IndexError, ValueError):
         return 0
     return pages * os.sysconf("SC_PAGESIZE")
+
+
+def _timed(count: float, x: float, y: float, xx: float, xy: float, yy: float) -> pb.Timed:
+    return pb.Timed(count=int(count), x=x, y=y, xx=xx, xy=xy, yy=yy)
 
 
 def _pace(draft_exit: int, target_exit: int, pace: Pace) -> pb.Pace:

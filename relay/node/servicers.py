@@ -16,10 +16,10 @@ from relay.errors import InternalError, InvalidRequestError, NotReadyError, publ
 from relay.names import is_name
 from relay.node.ahead import ahead
 from relay.node.generate import Decided, Finished, generate
-from relay.node.job import Job, checked, job_of
+from relay.node.job import Job, checked, default_of, job_of
 from relay.node.node import Node
-from relay.node.sessions import Text
-from relay.session import Session
+from relay.node.sessions import Held, Text
+from relay.policy import Policy
 from relay.tls import peer_of
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
@@ -58,9 +58,9 @@ class RelayServicer(rpc.RelayServicer):
         name, request_id = request.session or uuid.uuid4().hex, request_id_of(context)
         async with _guarded(context, request_id, name):
             wire.name("session", name)
-            job = await job_of(self._readiness.ready(), request)
-            node = self._readiness.ready()  # it may have begun to drain; from here on nothing waits
             owner = peer_of(context)
+            job = await job_of(self._readiness.ready(), request, owner)
+            node = self._readiness.ready()  # it may have begun to drain; from here on nothing waits
             held = node.sessions.of(name, owner)
             if held is not None and held.streams:
                 raise _in_use(name)
@@ -71,7 +71,7 @@ class RelayServicer(rpc.RelayServicer):
             try:
                 await context.send_initial_metadata(())  # from here on it may be steered
                 async with (
-                    aclosing(self._events(node, held.session, held.text, job, started)) as events,
+                    aclosing(self._events(node, held, held.text, job, started)) as events,
                     aclosing(ahead(events)) as coming,
                 ):
                     async for event in coming:
@@ -89,11 +89,17 @@ class RelayServicer(rpc.RelayServicer):
                     node.sessions.leave(name, held, over=True)
 
     async def Steer(self, request: pb.SteerRequest, context: Context) -> pb.SteerReply:  # noqa: N802
-        """Change the policy of a text under way."""
+        """Change the policy of a text under way, or the caller's default."""
         request_id = request_id_of(context)
         async with _guarded(context, request_id, request.session):
             node = self._readiness.ready()
+            if not request.session:
+                default = node.defaults[peer_of(context)] = await default_of(node, request)
+                log.info("request %s: by default %s, rows as %s", request_id, default.policy, default.codec.label)
+                return pb.SteerReply()
             policy = options.policy(request.policy)
+            if request.codec:
+                raise InvalidRequestError("a text keeps the codec that it began with; leave the codec out")
             if policy is None:
                 raise InvalidRequestError("the request has no policy; give exit, schedule, confidence or speculative")
             text = node.sessions.text(wire.name("session", request.session), peer_of(context))
@@ -111,11 +117,15 @@ class RelayServicer(rpc.RelayServicer):
         raise AssertionError("unreachable: aborting raises")
 
     async def _events(
-        self, node: Node, session: Session, text: Text, job: Job, started: float
+        self, node: Node, held: Held, text: Text, job: Job, started: float
     ) -> AsyncGenerator[pb.GenerateEvent, None]:
         assert node.text is not None
         decoder = partial(node.text.decoder, job.ids)
-        async for step in generate(session, job, lambda: text.policy, node.pace, decoder, started):
+
+        def policy() -> Policy:
+            return text.policy or node.default(held.owner).policy
+
+        async for step in generate(held.session, job, policy, node.pace, decoder, started):
             if isinstance(step, Decided):
                 yield pb.GenerateEvent(token=_token(step))
             else:

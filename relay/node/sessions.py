@@ -21,7 +21,8 @@ KEPT_S = 900.0
 class Text:
     """What of a text under way may be changed, or bounds the change."""
 
-    policy: Policy
+    policy: Policy | None
+    """None: the caller's default of the moment."""
     penalties: Penalties
 
 

@@ -43,6 +43,8 @@ class Link:
         """Size of the messages as protocol buffers."""
         self.hop_ms: deque[float] = deque(maxlen=MOST_HOP_TIMES)
         """Of the newest messages: the round trip less what the upstream's engine and further hops took of it."""
+        self.timed = [0.0] * 6
+        """Sums over all of them of 1, x, y, x², xy, y², for a size x in bytes that took y ms."""
         self._broken = False
 
     def answered(self, sent: pb.AdvanceRequest, hop_ms: float | None) -> None:
@@ -52,6 +54,8 @@ class Link:
         self.bytes += sent.ByteSize()
         if hop_ms is not None:
             self.hop_ms.append(hop_ms)
+            x, y = float(sent.ByteSize()), hop_ms
+            self.timed = [a + b for a, b in zip(self.timed, (1.0, x, y, x * x, x * y, y * y), strict=True)]
         if self._broken:
             self._broken = False
             log.info("the link to %s works again", self.address)

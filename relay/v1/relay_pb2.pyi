@@ -120,8 +120,8 @@ class GenerateRequest(_message.Message):
     upstream keep theirs for their grace; after that they are sent the rows again.
     """
     codec: Global___Codec.ValueType
-    """How rows travel between the nodes, for the whole text. Unset: as the node is set up, which is CODEC_F32 unless its
-    user chose another.
+    """How rows travel between the nodes, for the whole text. Unset: the caller's default (Steer) when the text begins,
+    which is as the node is set up until it is changed: CODEC_F32 unless its user chose another.
     """
     @_builtins.property
     def ids(self) -> Global___TokenIds: ...
@@ -129,7 +129,9 @@ class GenerateRequest(_message.Message):
     def chat(self) -> Global___Chat: ...
     @_builtins.property
     def policy(self) -> Global___Policy:
-        """Unset: every token is decided at the deepest exit."""
+        """Unset: the caller's default (Steer) of the moment, which is the deepest exit until it is changed; with penalties
+        always the deepest exit.
+        """
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
@@ -677,19 +679,28 @@ class SteerRequest(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """Of a text under way."""
+    """Of a text under way. Empty: the default of all the caller's texts on this node, until the node stops: new texts that
+    choose no policy or codec take it, and those under way that chose no policy follow it from their next token on. A
+    caller is who its certificate says, as for sessions; without one, everybody is the same caller.
+    """
+    codec: Global___Codec.ValueType
+    """Of the default alone: a text under way keeps its codec. Unset: as the node is set up."""
     @_builtins.property
-    def policy(self) -> Global___Policy: ...
+    def policy(self) -> Global___Policy:
+        """Of the default, unset: the deepest exit."""
+
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
         policy: Global___Policy | None = ...,
+        codec: Global___Codec.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "policy", b"policy", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -768,6 +779,7 @@ class Node(_message.Message):
     CODECS_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
     PACES_FIELD_NUMBER: _builtins.int
+    UPSTREAM_MS_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     version: _builtins.str
     first_segment: _builtins.int
@@ -790,6 +802,10 @@ class Node(_message.Message):
     """Address of the upstream, empty if there is none."""
     upstream_error: _builtins.str
     """Why the upstream is not in this list, empty if it is."""
+    upstream_ms: _builtins.float
+    """How long the upstream took to describe itself just now, less what hops beyond took of it: a round trip. 0 without an
+    upstream.
+    """
     @_builtins.property
     def sent(self) -> Global___Traffic:
         """Sent upstream since the start; all zero without an upstream."""
@@ -828,10 +844,11 @@ class Node(_message.Message):
         codecs: _abc.Iterable[Global___Codec.ValueType] | None = ...,
         work: _abc.Iterable[Global___Work] | None = ...,
         paces: _abc.Iterable[Global___Pace] | None = ...,
+        upstream_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sent", b"sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_invariant", b"chunk_invariant", "codecs", b"codecs", "context", b"context", "export_fingerprint", b"export_fingerprint", "family", b"family", "family_fingerprint", b"family_fingerprint", "first_segment", b"first_segment", "granularity", b"granularity", "last_segment", b"last_segment", "paces", b"paces", "precision", b"precision", "rss_bytes", b"rss_bytes", "sent", b"sent", "sessions", b"sessions", "tier", b"tier", "upstream", b"upstream", "upstream_error", b"upstream_error", "version", b"version", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_invariant", b"chunk_invariant", "codecs", b"codecs", "context", b"context", "export_fingerprint", b"export_fingerprint", "family", b"family", "family_fingerprint", b"family_fingerprint", "first_segment", b"first_segment", "granularity", b"granularity", "last_segment", b"last_segment", "paces", b"paces", "precision", b"precision", "rss_bytes", b"rss_bytes", "sent", b"sent", "sessions", b"sessions", "tier", b"tier", "upstream", b"upstream", "upstream_error", b"upstream_error", "upstream_ms", b"upstream_ms", "version", b"version", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -919,12 +936,15 @@ class Traffic(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     HOP_MS_P50_FIELD_NUMBER: _builtins.int
     HOP_MS_P99_FIELD_NUMBER: _builtins.int
+    TIMED_FIELD_NUMBER: _builtins.int
     messages: _builtins.int
     rows: _builtins.int
     bytes: _builtins.int
     hop_ms_p50: _builtins.float
     """Of the newest messages: the round trip less what engines and further hops took of it."""
     hop_ms_p99: _builtins.float
+    @_builtins.property
+    def timed(self) -> Global___Timed: ...
     def __init__(
         self,
         *,
@@ -933,14 +953,53 @@ class Traffic(_message.Message):
         bytes: _builtins.int = ...,
         hop_ms_p50: _builtins.float = ...,
         hop_ms_p99: _builtins.float = ...,
+        timed: Global___Timed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timed", b"timed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "hop_ms_p50", b"hop_ms_p50", "hop_ms_p99", b"hop_ms_p99", "messages", b"messages", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "hop_ms_p50", b"hop_ms_p50", "hop_ms_p99", b"hop_ms_p99", "messages", b"messages", "rows", b"rows", "timed", b"timed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Traffic: _TypeAlias = Traffic  # noqa: Y015
+
+@_typing.final
+class Timed(_message.Message):
+    """Sums over the messages since the start that waited behind no other, of size x in bytes and time y in ms, as hop_ms: the
+    differences of two descriptions give the straight line of time against size of what was sent between them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    XX_FIELD_NUMBER: _builtins.int
+    XY_FIELD_NUMBER: _builtins.int
+    YY_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    x: _builtins.float
+    y: _builtins.float
+    xx: _builtins.float
+    xy: _builtins.float
+    yy: _builtins.float
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        xx: _builtins.float = ...,
+        xy: _builtins.float = ...,
+        yy: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "x", b"x", "xx", b"xx", "xy", b"xy", "y", b"y", "yy", b"yy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timed: _TypeAlias = Timed  # noqa: Y015
 
 @_typing.final
 class AdvanceRequest(_message.Message):

@@ -64,7 +64,7 @@ class RelayServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Steer(self, request, context):
-        """Change the policy of a text under way, from its next token on.
+        """Change the policy of a text under way, from its next token on; or what texts do that choose nothing themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

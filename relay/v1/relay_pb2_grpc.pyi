@@ -39,7 +39,7 @@ class RelayStub:
     Generate: _grpc.UnaryStreamMultiCallable[_relay_pb2.GenerateRequest, _relay_pb2.GenerateEvent]
     """Continue a prompt. One event per decided token, then one Finish."""
     Steer: _grpc.UnaryUnaryMultiCallable[_relay_pb2.SteerRequest, _relay_pb2.SteerReply]
-    """Change the policy of a text under way, from its next token on."""
+    """Change the policy of a text under way, from its next token on; or what texts do that choose nothing themselves."""
     Describe: _grpc.UnaryUnaryMultiCallable[_relay_pb2.DescribeRequest, _relay_pb2.DescribeReply]
     """This node and everything upstream of it, in relay order."""
 
@@ -51,7 +51,7 @@ class RelayAsyncStub(RelayStub):
     Generate: _aio.UnaryStreamMultiCallable[_relay_pb2.GenerateRequest, _relay_pb2.GenerateEvent]  # type: ignore[assignment]
     """Continue a prompt. One event per decided token, then one Finish."""
     Steer: _aio.UnaryUnaryMultiCallable[_relay_pb2.SteerRequest, _relay_pb2.SteerReply]  # type: ignore[assignment]
-    """Change the policy of a text under way, from its next token on."""
+    """Change the policy of a text under way, from its next token on; or what texts do that choose nothing themselves."""
     Describe: _aio.UnaryUnaryMultiCallable[_relay_pb2.DescribeRequest, _relay_pb2.DescribeReply]  # type: ignore[assignment]
     """This node and everything upstream of it, in relay order."""
 
@@ -72,7 +72,7 @@ class RelayServicer(metaclass=_abc_1.ABCMeta):
         request: _relay_pb2.SteerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_relay_pb2.SteerReply, _abc.Awaitable[_relay_pb2.SteerReply]]:
-        """Change the policy of a text under way, from its next token on."""
+        """Change the policy of a text under way, from its next token on; or what texts do that choose nothing themselves."""
 
     @_abc_1.abstractmethod
     def Describe(
