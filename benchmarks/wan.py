@@ -194,17 +194,23 @@ def plot(result: Mapping[str, Any], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     links: Mapping[str, Any] = result["links"]
-    figure, axes = plt.subplots(1, len(links), figsize=(3.2 * len(links), 3.4), sharey=True, squeeze=False)
-    for axis, (name, ways) in zip(axes[0], links.items(), strict=True):
-        for way, row in ways.items():
-            x, y = row["tokens_per_s"], row["cloud_mflops"]
-            axis.scatter(x, y, facecolor="C0" if row["pareto"] else "none", edgecolor="C0")
-            label = f"{way} {row['agreement']:.0%}"
-            axis.annotate(label, (x, y), fontsize=6, xytext=(3, 3), textcoords="offset points")
-        axis.set(title=name, xlabel="tokens/s")
-        axis.margins(x=0.3)
-    axes[0][0].set_ylabel("cloud MFLOPs a token")
-    figure.tight_layout()
+    columns = min(len(links), 3)
+    rows = -(-len(links) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 3 * rows + 1), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (name, ways) in zip(axes.flat, links.items(), strict=False):
+        for i, (way, row) in enumerate(ways.items()):
+            colour, marker = f"C{i % 10}", "os^"[i // 5]
+            face = colour if row["pareto"] else "none"
+            point = (row["tokens_per_s"], row["cloud_mflops"])
+            axis.scatter(*point, facecolor=face, edgecolor=colour, marker=marker, label=way)
+        axis.set(title=name, xscale="log")
+    for axis in axes[-1]:
+        axis.set_xlabel("tokens/s")
+    figure.supylabel("cloud MFLOPs a token")
+    figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower center", ncols=4, fontsize="small")
     figure.savefig(out)
     plt.close(figure)
 
