@@ -17,7 +17,14 @@ class NodePlan:
     segments: tuple[int, ...]
     machines: int | None
     """At the traffic's peak; missing where no number is enough."""
+    available: int | None
+    """Machines that there are; missing: as many as it takes."""
+    sessions: float
+    """Texts under way on a machine at the peak."""
     memory_gb: float
+    """With those."""
+    room_gb: float
+    """What the goals leave of a machine's memory."""
     busy_s_per_text: float
     basis: str
     """`profile` or `hardware`."""
@@ -41,7 +48,7 @@ class BundleChoice:
     cost_per_hour: float
     power_w: float
     misses: tuple[str, ...]
-    """Goals that it does not keep."""
+    """Goals that it does not keep, as the fleet file has them."""
     outside: tuple[str, ...]
     """What lies beyond what was measured of its machines."""
 
@@ -56,8 +63,12 @@ class BundleDocument:
     family: str
     precision: str
     objective: str
+    candidates: int
+    """Deployments that were scored and ranked: all that there are."""
     best: BundleChoice
     others: tuple[BundleChoice, ...]
+    pareto: tuple[BundleChoice, ...]
+    """Those that keep the goals and that no other beats in cost, time, agreement and power at once."""
     findings: tuple[Finding, ...]
 
 

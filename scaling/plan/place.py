@@ -5,7 +5,7 @@ rows or token ids, the codec, and the policy with its epsilon or its draft's len
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 
@@ -15,7 +15,6 @@ from scaling.plan.cost import Machine
 from scaling.plan.deployment import (
     ConfidenceExit,
     Deployment,
-    DeploymentError,
     FixedExit,
     Place,
     Policy,
@@ -49,20 +48,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a choice has to keep; None: no such goal."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    agreement: float | None = None
-    """The least share of tokens that are the last exit's."""
-    memory_free: float = 0.0
-    """Share of each machine's memory that the node leaves to others."""
-
-
-@dataclass(frozen=True)
 class Choice:
-    """A deployment, what it costs, and which goals it misses."""
+    """A deployment and what it costs."""
 
     deployment: Deployment
     precisions: tuple[str, ...]
@@ -70,46 +57,14 @@ class Choice:
     prediction: Prediction
     agreement: float | None
     """None: nobody measured it."""
-    misses: tuple[str, ...]
     text_s: float
     """From the request to the last token."""
 
 
-Score = Callable[[Choice], float]
-"""What is to be small."""
-
-
-def text_s(choice: Choice) -> float:
-    """How long a user waits for the whole text."""
-    return choice.text_s
-
-
-def shared_s(choice: Choice) -> float:
-    """What a text takes of the machines beyond the first place's: seconds of their time."""
-    return sum(work for _, work in _busy(choice)[1:])
-
-
-def _busy(choice: Choice) -> list[tuple[str, float]]:
-    """By tier, seconds of a whole text."""
-    output = (choice.text_s - float(choice.prediction.ttft_s)) / max(float(choice.prediction.tpot_s), 1e-12)
-    return [(t, float(p) + output * float(s)) for t, (p, s) in choice.prediction.busy_s.items()]
-
-
-def place(question: Question, wanted: Wanted, score: Score = text_s, most: int = 20) -> tuple[Choice, ...]:
-    """The best choices: those that keep all goals by their score, then those that miss the fewest."""
-    found = [_scored(question, wanted, deployment, precisions) for deployment, precisions in choices(question)]
-    found.sort(key=lambda choice: (len(choice.misses), score(choice)))
-    return tuple(found[:most])
-
-
-def pareto(found: Sequence[Choice], scores: Sequence[Score]) -> tuple[Choice, ...]:
-    """Those that no other is as good as in every score and better than in one."""
-    values = [tuple(score(choice) for score in scores) for choice in found]
-    return tuple(
-        choice
-        for choice, own in zip(found, values, strict=True)
-        if not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in values)
-    )
+def place(question: Question) -> tuple[Choice, ...]:
+    """Every choice, those of the quickest texts first."""
+    found = [_scored(question, deployment, precisions) for deployment, precisions in choices(question)]
+    return tuple(sorted(found, key=lambda choice: choice.text_s))
 
 
 def choices(question: Question) -> Iterator[tuple[Deployment, tuple[str, ...]]]:
@@ -119,8 +74,8 @@ def choices(question: Question) -> Iterator[tuple[Deployment, tuple[str, ...]]]:
             held = _with_lower(places) if send == "ids" else places
             if held is None:
                 continue
-            for policy in _policies(question, held, send):
-                codecs = CODECS if send == "rows" and _travels(policy, held) else CODECS[:1]
+            for policy in policies(question, held, send):
+                codecs = CODECS if send == "rows" and travels(policy, held) else CODECS[:1]
                 for codec in codecs:
                     deployment = Deployment(
                         question.spec, held, links, policy, codec, "ids" if send == "ids" else "rows", client
@@ -152,12 +107,12 @@ def _chains(question: Question) -> Iterator[tuple[tuple[Place, ...], tuple[Link,
                         Place(tiers[t], tuple(range(a + 1, b + 1)))
                         for t, (a, b) in zip(chosen, pairwise(bounds), strict=True)
                     )
-                    links = tuple(_joined(question.links[a:b]) for a, b in pairwise(chosen))
-                    client = _joined(question.links[: chosen[0]]) if chosen[0] else None
+                    links = tuple(joined(question.links[a:b]) for a, b in pairwise(chosen))
+                    client = joined(question.links[: chosen[0]]) if chosen[0] else None
                     yield places, links, client
 
 
-def _joined(links: Sequence[Link]) -> Link:
+def joined(links: Sequence[Link]) -> Link:
     """Several links one after the other: round trips add up, the slowest sets the rate."""
     return Link(
         rtt_s=sum(link.rtt_s for link in links),
@@ -175,7 +130,7 @@ def _with_lower(places: tuple[Place, ...]) -> tuple[Place, ...] | None:
     return places[0], Place(places[1].tier, tuple(range(1, places[1].segments[-1] + 1)))
 
 
-def _policies(question: Question, places: tuple[Place, ...], send: str) -> Iterator[Policy]:
+def policies(question: Question, places: tuple[Place, ...], send: str) -> Iterator[Policy]:
     """Those that use the last place: others are those of a shorter chain."""
     depth, last, here = question.spec.granularity, places[-1].segments[-1], places[0].segments[-1]
     alone = len(places) == 1
@@ -188,52 +143,27 @@ def _policies(question: Question, places: tuple[Place, ...], send: str) -> Itera
             yield from (SpeculativeExit(target, draft, length) for length in LENGTHS)
 
 
-def _travels(policy: Policy, places: tuple[Place, ...]) -> bool:
+def travels(policy: Policy, places: tuple[Place, ...]) -> bool:
+    """Whether rows cross a link under the policy."""
     return len(places) > 1 and not (isinstance(policy, FixedExit) and policy.exit <= places[0].segments[-1])
 
 
-def _scored(question: Question, wanted: Wanted, deployment: Deployment, precisions: tuple[str, ...]) -> Choice:
+def _scored(question: Question, deployment: Deployment, precisions: tuple[str, ...]) -> Choice:
     machines = {p.tier: question.machines[p.tier][kind] for p, kind in zip(deployment.places, precisions, strict=True)}
     found = predict(
         deployment, machines, question.prompt_tokens, question.output_tokens, question.sessions, question.statistics
     )
-    agreement = _agreement(question, deployment)
-    misses = []
-    if wanted.ttft_s is not None and found.ttft_s > wanted.ttft_s:
-        misses.append("ttft_s")
-    if wanted.tpot_s is not None and found.tpot_s > wanted.tpot_s:
-        misses.append("tpot_s")
-    if wanted.agreement is not None and (agreement is None or agreement < wanted.agreement):
-        misses.append("agreement")
-    for tier, machine in machines.items():
-        if found.memory_bytes[tier] > machine.memory_bytes * (1 - wanted.memory_free):
-            misses.append(f"memory of {tier}")
     whole_s = float(found.ttft_s) + (question.output_tokens - 1) * float(found.tpot_s)
-    return Choice(deployment, precisions, found, agreement, tuple(misses), whole_s)
+    return Choice(deployment, precisions, found, agreed(question, deployment), whole_s)
 
 
-def _agreement(question: Question, deployment: Deployment) -> float | None:
+def agreed(question: Question, deployment: Deployment) -> float | None:
     """The share of tokens that are the last exit's, where it was measured."""
     policy, depth = deployment.policy, question.spec.granularity
-    codec = deployment.codec if _travels(policy, deployment.places) and deployment.send == "rows" else "f32"
+    codec = deployment.codec if travels(policy, deployment.places) and deployment.send == "rows" else "f32"
     exact = 1.0 if codec == "f32" else question.agreement.get((depth, codec))
     if isinstance(policy, ConfidenceExit):
         return None if exact is None else exact * (1 - policy.epsilon)  # what its certificate promises
     if policy.exit == depth:
         return exact
     return question.agreement.get((policy.exit, codec))
-
-
-def nearest(found: Sequence[Choice], wanted: Wanted) -> str:
-    """What to say where no choice keeps all goals: which fail in the nearest, and by how much."""
-    if not found:
-        raise DeploymentError("there is nothing to choose from; give at least one tier with a machine")
-    best = found[0]
-    if not best.misses:
-        return ""
-    said = {
-        "ttft_s": f"time to first token {float(best.prediction.ttft_s):.3g} s, wanted {wanted.ttft_s} s",
-        "tpot_s": f"time per token {float(best.prediction.tpot_s):.3g} s, wanted {wanted.tpot_s} s",
-        "agreement": f"agreement {best.agreement}, wanted {wanted.agreement}",
-    }
-    return "; ".join(said.get(miss, f"{miss} is too small") for miss in best.misses)

@@ -98,38 +98,54 @@ _FORMS = ("{:.3f}", "{:.1f}", "{:,.2f}", "{:,.0f}")
 def bundle_table(document: BundleDocument) -> str:
     """The best way to run a bundle by tier, and the others in order."""
     best = document.best
-    head = ("tier", "segments", "precision", "machines", "GB", "ms per text", "known by")
-    ways = ("", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", "per hour")
     lines = [
-        f"{document.fleet}: {document.bundle}, least {document.objective}",
+        f"{document.fleet}: {document.bundle}, least {document.objective} of {document.candidates:,} deployments",
         "",
-        *aligned([head, *map(_node_row, best.nodes)]),
+        *aligned([NODE_HEAD, *map(node_row, best.nodes)]),
         "",
-        *aligned([ways, *(_choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
+        *aligned([CHOICE_HEAD, *(choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
         "",
-        *(f"outside: {text}" for text in best.outside),
+        *(f"outside: {text}" for text in outside(document)),
         *map(str, document.findings),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _node_row(node: NodePlan) -> tuple[str, ...]:
+NODE_HEAD = ("tier", "segments", "precision", "machines", "sessions", "GB", "of", "ms per text", "known by")
+CHOICE_HEAD = (
+    "", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", "per hour", "W", "but",
+)  # fmt: skip
+
+
+def node_row(node: NodePlan) -> tuple[str, ...]:
+    """Cells under `NODE_HEAD`."""
     machines = "-" if node.machines is None else f"{node.machines:,}"
     segments = f"{node.segments[0]}-{node.segments[-1]}"
-    return (
-        node.tier, segments, node.precision, machines, f"{node.memory_gb:.3g}", f"{node.busy_s_per_text * 1e3:,.0f}",
-        node.basis,
-    )  # fmt: skip
+    sizes = (f"{node.sessions:.3g}", f"{node.memory_gb:.3g}", f"{node.room_gb:.3g}")
+    return node.tier, segments, node.precision, machines, *sizes, f"{node.busy_s_per_text * 1e3:,.0f}", node.basis
 
 
-def _choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
-    places = "+".join(f"{node.tier} {node.segments[0]}-{node.segments[-1]}" for node in choice.nodes)
+def choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
+    """Cells under `CHOICE_HEAD`; i is its rank. The last says which goals it fails, and that it was not measured."""
+    places = places_of(choice)
     agrees = "-" if choice.agreement is None else f"{choice.agreement:.1%}"
     times = (f"{choice.ttft_s * 1e3:,.0f}", f"{choice.tpot_s * 1e3:.1f}")
+    but = [f"fails {', '.join(choice.misses)}"] if choice.misses else []
+    but += ["outside of what was measured"] if choice.outside else []
     return (
         str(i), places, choice.policy, choice.send, choice.codec, *times, agrees, f"{choice.bytes_up_text / 1e3:,.1f}",
-        f"{choice.cost_per_hour:,.2f}",
+        f"{choice.cost_per_hour:,.2f}", f"{choice.power_w:,.0f}", "; ".join(but),
     )  # fmt: skip
+
+
+def places_of(choice: BundleChoice) -> str:
+    """`device 1-2+cloud 3-3`."""
+    return "+".join(f"{node.tier} {node.segments[0]}-{node.segments[-1]}" for node in choice.nodes)
+
+
+def outside(document: BundleDocument) -> list[str]:
+    """What lies beyond what was measured, of all deployments that are shown."""
+    return list(dict.fromkeys(text for choice in (document.best, *document.others) for text in choice.outside))
 
 
 def draws_lines(document: PlanDocument) -> Iterator[str]:

@@ -1,17 +1,27 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import report
 from family.errors import ProfileError
+from family.manifest import load_manifest
+from family.profile import load_profile
+from family.strict import dumps
 from scaling.errors import ScalingError
 from scaling.plan import cli
-from scaling.plan.bundledocument import policy_text
-from scaling.plan.bundleplan import plan_bundle
+from scaling.plan.asked import ask
+from scaling.plan.bundledocument import BundleChoice, policy_text
+from scaling.plan.bundleplan import LEAST, plan_bundle, ranked
 from scaling.plan.deployment import ConfidenceExit, FixedExit, SpeculativeExit
-from scaling.plan.fleet import Fleet, Goals
+from scaling.plan.fleet import Fleet, Goals, Objective
 from scaling.plan.fleetfile import read_fleet
+from scaling.plan.place import choices
+from scaling.plan.table import bundle_table
+
+STORED = report.ROOT / "experiments" / "plan"
 
 FLEET = """\
 name: tiny
@@ -59,13 +69,94 @@ def test_the_best_keeps_the_goals_and_no_other_that_does_is_faster(fleet: Fleet,
 
 def test_a_goal_that_no_deployment_keeps_is_named(fleet: Fleet, tiny_bundle: Path) -> None:
     hurried = replace(fleet, goals=Goals(ttft_s=1e-6))
-    with pytest.raises(ScalingError, match="keeps all goals; the nearest has: time to first token"):
+    with pytest.raises(ScalingError, match=r"keeps all goals; the nearest has goals.ttft_ms: 0.001 asked, [\d.]+"):
         plan_bundle(hurried, tiny_bundle)
 
 
 def test_strict_wants_profiles(fleet: Fleet, tiny_bundle: Path) -> None:
     with pytest.raises(ScalingError, match="nothing was measured on device, edge, cloud; write a profile"):
         plan_bundle(fleet, tiny_bundle, strict=True)
+
+
+def measured(bundle: Path, path: Path) -> Path:
+    """A machine's stored profile, as if it were of this bundle."""
+    manifest, profile = load_manifest(bundle), load_profile(STORED / "profile-f32.json")
+    of = replace(profile.bundles[0], family=manifest.family_fingerprint, precision=manifest.precision)
+    path.write_text(dumps(replace(profile, bundles=(of,))), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def profiled(fleet: Fleet, tiny_bundle: Path, tmp_path: Path) -> Fleet:
+    """Every tier was measured."""
+    profile = measured(tiny_bundle, tmp_path / "profile.json")
+    return replace(fleet, goals=Goals(), tiers=tuple(replace(tier, profile=profile) for tier in fleet.tiers))
+
+
+def test_what_lies_beyond_a_profile_is_marked_or_refused(profiled: Fleet, tiny_bundle: Path) -> None:
+    inside = plan_bundle(profiled, tiny_bundle, strict=True)
+    assert inside.best.outside == () and "outside" not in bundle_table(inside)
+    beyond = replace(profiled, traffic=replace(profiled.traffic, prompt_tokens=4000))
+    found = plan_bundle(beyond, tiny_bundle)
+    assert any("4030 positions of a session, measured up to 2048" in text for text in found.best.outside)
+    table = bundle_table(found)
+    assert table.count("outside of what was measured") == 1 + len(found.others)
+    assert f"outside: {found.best.outside[0]}" in table
+    with pytest.raises(ScalingError, match="--strict: the best deployment lies beyond what was measured: "):
+        plan_bundle(beyond, tiny_bundle, strict=True)
+
+
+def test_more_texts_at_once_than_were_measured_lie_beyond_a_profile(profiled: Fleet, tiny_bundle: Path) -> None:
+    traffic = replace(profiled.traffic, requests_per_second=5.0, output_tokens=500)
+    asked = ask(replace(profiled, traffic=traffic), tiny_bundle, None)
+    slow = {name: replace(machine, most_sessions=1) for name, machine in asked.machines.items()}
+    told = {text for one in ranked(replace(asked, machines=slow)) for text in one.outside}
+    assert any(re.fullmatch(r"cloud: [\d.]+ texts at once, measured up to 1", text) for text in told), told
+
+
+def test_each_tier_leaves_the_memory_free_that_the_goals_say(fleet: Fleet, tiny_bundle: Path) -> None:
+    """Half of the edge's is enough, of the device's nothing is left."""
+    free = replace(fleet, goals=Goals(memory_free={"device": 1 - 1e-6, "edge": 0.5}))
+    found = ranked(ask(free, tiny_bundle, None))
+    for one in found:
+        assert ("memory of device" in one.misses) == any(node.tier == "device" for node in one.nodes)
+        assert not {"memory of edge", "memory of cloud"} & set(one.misses)
+    rooms = {node.tier: node.room_gb for one in found for node in one.nodes}
+    assert rooms == pytest.approx({"device": 4e-6, "edge": 2.0, "cloud": 16.0})
+
+
+@pytest.mark.parametrize("objective", ["latency", "cost", "energy", "quality"])
+def test_all_deployments_are_ranked_by_the_objective(objective: Objective, fleet: Fleet, tiny_bundle: Path) -> None:
+    asked = ask(replace(fleet, objective=objective, goals=Goals(tpot_s=0.05)), tiny_bundle, None)
+    order = ranked(asked)
+    assert len(order) == len(list(choices(asked.question)))
+    kept = [LEAST[objective](one) for one in order if not one.misses]
+    assert len(kept) > 0 and kept == sorted(kept)
+    assert all(one.misses for one in order[len(kept) :])
+
+
+def test_the_front_is_what_nothing_beats_in_everything(fleet: Fleet, tiny_bundle: Path) -> None:
+    order = [one for one in ranked(ask(fleet, tiny_bundle, None)) if not one.misses]
+
+    def values(one: BundleChoice) -> tuple[float, ...]:
+        return one.cost_per_hour, one.text_s, -(one.agreement or 0), one.power_w
+
+    best = [values(one) for one in plan_bundle(fleet, tiny_bundle).pareto]
+    for mine in map(values, order):
+        beaten = any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for other in best)
+        assert (mine in best) != beaten
+
+
+def test_a_shared_machine_has_memory_for_all_its_texts(fleet: Fleet, tiny_bundle: Path) -> None:
+    busy = replace(fleet, goals=Goals(), traffic=replace(fleet.traffic, requests_per_second=50.0))
+    asked = ask(busy, tiny_bundle, None)
+    cloud = next(one for one in ranked(asked) if [node.tier for node in one.nodes] == ["cloud"])
+    machine = asked.machines["cloud"]
+    tight = replace(machine, memory_bytes=cloud.nodes[0].memory_gb * 1e9)  # no room above the mean
+    small = replace(asked, machines={**asked.machines, "cloud": tight})
+    same = next(one for one in ranked(small) if one.policy == cloud.policy and one.nodes[0].tier == "cloud")
+    assert same.nodes[0].machines is not None and cloud.nodes[0].machines is not None
+    assert same.nodes[0].machines > cloud.nodes[0].machines
 
 
 def test_a_profile_that_is_missing_is_an_error(fleet: Fleet, tiny_bundle: Path, tmp_path: Path) -> None:

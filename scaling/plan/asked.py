@@ -1,0 +1,71 @@
+"""A fleet's question about a bundle: what is to be placed, and what is known of the machines it may run on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from family.manifest import Manifest, load_manifest
+from family.profile import load_profile
+from scaling.errors import ScalingError
+from scaling.plan.cost import Machine
+from scaling.plan.fleet import Fleet, Tier
+from scaling.plan.place import Question, agreement_of
+from scaling.plan.profiled import machine
+from scaling.plan.roofline import FORMATS, roofline
+from scaling.plan.statistics import statistics_for
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The question with what is needed to answer it in the fleet's words."""
+
+    fleet: Fleet
+    manifest: Manifest
+    machines: Mapping[str, Machine]
+    """By tier."""
+    basis: Mapping[str, str]
+    """By tier, `profile` or `hardware`."""
+    question: Question
+
+
+def ask(fleet: Fleet, folder: Path, statistics: Path | None) -> Asked:
+    """What is to be placed where, by what is known of the fleet's tiers and the bundle.
+
+    Args:
+        fleet: the question.
+        folder: the bundle.
+        statistics: as `scaling.plan.bundleplan.plan_bundle`.
+
+    Raises:
+        ManifestError, ProfileError: the bundle or a profile cannot be read, or a profile is of another family.
+        ScalingError: a tier has no profile, and its hardware says nothing of the bundle's precision.
+    """
+    manifest = load_manifest(folder)
+    machines, basis = {}, {}
+    for tier in fleet.tiers:
+        machines[tier.name], basis[tier.name] = _machine(tier, manifest)
+    question = Question(
+        manifest.spec,
+        {name: {manifest.precision: one} for name, one in machines.items()},
+        fleet.links,
+        fleet.traffic.prompt_tokens,
+        fleet.traffic.output_tokens,
+        statistics_for(manifest, statistics),
+        agreement_of(manifest),
+    )
+    return Asked(fleet, manifest, machines, basis, question)
+
+
+def _machine(tier: Tier, manifest: Manifest) -> tuple[Machine, str]:
+    if tier.profile is None:
+        if manifest.precision not in FORMATS:
+            raise ScalingError(
+                f"{tier.name}: a bundle of precision {manifest.precision} is only known by a profile; write one "
+                "on that machine with relay-node profile, and name it in the fleet file: profile: FILE"
+            )
+        return roofline(manifest.spec, tier.hardware, manifest.precision), "hardware"
+    profile = load_profile(tier.profile)
+    measured = profile.bundle(manifest.precision)
+    if measured.family != manifest.family_fingerprint:
+        raise ScalingError(f"{tier.profile}: measured another family; run relay-node profile with this bundle")
+    return machine(profile, manifest.precision), "profile"

@@ -1,0 +1,161 @@
+"""Deployments of a bundle in the fleet's words: machines at the traffic's peak, memory, money, power, goals missed.
+
+Shared tiers are sized by the queueing model. What differs only in how long texts are away is sized at once, so that all
+deployments are looked at, and none is left out by a guess.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scaling.plan.asked import Asked
+from scaling.plan.bundledocument import BundleChoice, NodePlan, policy_text
+from scaling.plan.bundlegoals import bindings
+from scaling.plan.deployment import Place
+from scaling.plan.memory import memory_bytes
+from scaling.plan.money import rates, tier_cost
+from scaling.plan.place import Choice
+from scaling.plan.queueing import Demand, forward_of, sizing
+
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Of one place's tier, at the peak."""
+
+    machines: float
+    """Infinite where no number is enough."""
+    sessions: float
+    """Texts under way on a machine."""
+    together: float
+    """Of these, those that wait for no other tier."""
+
+
+def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
+    """Each deployment with what it takes of the fleet."""
+    needs = _needs(asked, found)
+    return [
+        _scored(asked, choice, [needs[n, i] for i in range(len(choice.precisions))]) for n, choice in enumerate(found)
+    ]
+
+
+def _needs(asked: Asked, found: Sequence[Choice]) -> dict[tuple[int, int], _Need]:
+    """By number of the choice and of its place."""
+    own, needs, alike = asked.fleet.tiers[0], {}, defaultdict(list)
+    for n, choice in enumerate(found):
+        deployment = choice.deployment
+        for i, place in enumerate(deployment.places):
+            reached = tuple(g for g in place.segments if g <= deployment.deepest)
+            if place.tier == own.name:
+                needs[n, i] = _Need(float(own.count or 1), 1.0, 1.0)
+            elif not reached or _busy_s(asked, choice, place.tier) <= 0:
+                needs[n, i] = _Need(1.0, 1.0, 1.0)
+            else:
+                alike[place.tier, reached, deployment.deepest].append((n, i))
+    for (tier, reached, deepest), rows in alike.items():
+        needs.update(zip(rows, _sized(asked, tier, reached, deepest, [found[n] for n, _ in rows]), strict=True))
+    return needs
+
+
+def _sized(asked: Asked, tier: str, reached: Sequence[int], deepest: int, found: Sequence[Choice]) -> list[_Need]:
+    """A shared tier at the peak: its texts share forwards, and are away while others work on them."""
+    traffic, machine = asked.fleet.traffic, asked.machines[tier]
+    away = np.array([_away_s(asked, choice, tier) for choice in found])
+    empty = np.array([_empty_bytes(asked, choice, tier) for choice in found])
+    each = np.array([float(choice.prediction.memory_bytes[tier]) for choice in found]) - empty
+    demand = Demand(
+        traffic.requests_per_second * traffic.peak,
+        traffic.prompt_tokens,
+        traffic.output_tokens,
+        traffic.prompt_cv,
+        away_s=away,
+    )
+    forward = forward_of([machine.segments[g] for g in reached], machine.exits[deepest] if deepest in reached else None)
+    with np.errstate(invalid="ignore"):  # far beyond what was measured, a curve may fall below 0
+        sized = sizing(forward, demand, each, _room_bytes(asked, tier) - empty)
+    count, sessions = np.asarray(sized.machines), np.asarray(sized.sessions)
+    gone = demand.rate / count * max(traffic.output_tokens - 1, 0) * away  # Little's law
+    return [_Need(*map(float, row)) for row in zip(count, sessions, np.maximum(sessions - gone, 0.0), strict=True)]
+
+
+def _busy_s(asked: Asked, choice: Choice, tier: str) -> float:
+    prompt_s, token_s = choice.prediction.busy_s[tier]
+    return float(prompt_s) + asked.fleet.traffic.output_tokens * float(token_s)
+
+
+def _away_s(asked: Asked, choice: Choice, tier: str) -> float:
+    """Of a token's time, what passes elsewhere; none where the tier writes the whole text."""
+    if len(choice.deployment.places) == 1:
+        return 0.0
+    own_s = _busy_s(asked, choice, tier) / asked.fleet.traffic.output_tokens
+    return max(float(choice.prediction.tpot_s) - own_s, 0.0)
+
+
+def _room_bytes(asked: Asked, tier: str) -> float:
+    """What the goals leave of a machine's memory."""
+    return asked.machines[tier].memory_bytes * (1 - asked.fleet.goals.memory_free.get(tier, 0.0))
+
+
+def _empty_bytes(asked: Asked, choice: Choice, tier: str) -> float:
+    """A node's memory without any session."""
+    traffic, deployment = asked.fleet.traffic, choice.deployment
+    found = memory_bytes(
+        deployment, asked.machines, (deployment.deepest,), traffic.prompt_tokens, traffic.output_tokens, 0
+    )
+    return float(found[tier])
+
+
+def _scored(asked: Asked, choice: Choice, needs: Sequence[_Need]) -> BundleChoice:
+    deployment, found, fleet = choice.deployment, choice.prediction, asked.fleet
+    nodes, outside, cost, power = [], list(found.beyond), 0.0, 0.0
+    for part, precision, need in zip(deployment.places, choice.precisions, needs, strict=True):
+        node = _node(asked, choice, part, precision, need)
+        nodes.append(node)
+        if node.machines is None:
+            continue
+        tier, most = fleet.tier(part.tier), asked.machines[part.tier].most_sessions
+        shared = tier is not fleet.tiers[0]
+        load = fleet.traffic.requests_per_second * node.busy_s_per_text / node.machines
+        price = tier.price_per_hour if shared or tier.price_per_hour else 0.0
+        spent = tier_cost(rates(tier.hardware, price), node.machines, min(load, 1.0), 1.0 if shared else 0.0)
+        cost += float(spent.per_hour)
+        power += float(spent.power_w)
+        if need.together > most:
+            outside.append(f"{tier.name}: {need.together:.3g} texts at once, measured up to {most:g}")
+    made = BundleChoice(
+        tuple(nodes),
+        policy_text(deployment.policy),
+        deployment.send,
+        deployment.codec,
+        float(found.ttft_s),
+        float(found.tpot_s),
+        choice.agreement,
+        choice.text_s,
+        float(found.bytes_up_prompt) + fleet.traffic.output_tokens * float(found.bytes_up_token),
+        cost,
+        power,
+        (),
+        tuple(outside),
+    )
+    return replace(made, misses=tuple(goal.goal for goal in bindings(fleet, made) if goal.left < 0))
+
+
+def _node(asked: Asked, choice: Choice, part: Place, precision: str, need: _Need) -> NodePlan:
+    empty, enough = _empty_bytes(asked, choice, part.tier), bool(np.isfinite(need.machines))
+    each, sessions = float(choice.prediction.memory_bytes[part.tier]) - empty, need.sessions if enough else 1.0
+    own = part.tier == asked.fleet.tiers[0].name
+    return NodePlan(
+        part.tier,
+        precision,
+        part.segments,
+        int(need.machines) if enough else None,
+        None if own else asked.fleet.tier(part.tier).count,
+        sessions,
+        (empty + max(sessions, 1.0) * each) / GIGA,
+        _room_bytes(asked, part.tier) / GIGA,
+        _busy_s(asked, choice, part.tier),
+        asked.basis[part.tier],
+    )
