@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from family.cli import run
+from family.cli import run, seconds
 from family.completion import add_completion
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         return options
     if options.statistics and not options.bundle:
         parser.error("--statistics: goes with --bundle")
+    if options.online:
+        if not options.bundle:
+            parser.error("--online: goes with --bundle, the one that the nodes serve")
+        if options.out or options.json or options.strict:
+            parser.error("--online: tells nodes what to do and writes nothing; leave --out, --json and --strict out")
+        return options
     if options.bundle and (options.law or options.explain):
         parser.error("--law and --explain: are of a family that is to be trained, --bundle is of one that was")
     if options.file is not None:
@@ -67,6 +73,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="of --bundle: how often its exits decide and its drafts are right (default: what its certificate has)",
     )
+    parser.add_argument(
+        "--online",
+        metavar="HOST:PORT",
+        help="of --bundle: plan again and again for the nodes that run already, as links and load change: look how the "
+        "chain of this entry node does, and tell it the policy, codec and exit of texts that choose none themselves; "
+        "until Ctrl-C",
+    )
+    parser.add_argument(
+        "--every", type=seconds, default=10.0, metavar="SECONDS", help="of --online: between two looks (default: 10)"
+    )
+    for name, what in (("ca", "authority of its certificate"), ("cert", "certificate to show it"), ("key", "its key")):
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"of --online, for a node with TLS: {what}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--strict", action="store_true", help="refuse a plan that lies outside the range of the law or of a profile"
@@ -91,6 +109,8 @@ def _command(options: argparse.Namespace) -> None:
         from scaling.plan.table import hardware_table
 
         sys.stdout.write(hardware_table())
+    elif options.online:
+        _follow(options)
     else:
         _plan(options)
 
@@ -125,6 +145,14 @@ def _plan(options: argparse.Namespace) -> None:
         return
     sys.stdout.write(plan_table(found.document))
     sys.stdout.write(f"\nwrote {options.out}\n")
+
+
+def _follow(options: argparse.Namespace) -> None:
+    from scaling.plan.fleetfile import read_fleet
+    from scaling.plan.follow import follow
+
+    tls = options.ca, options.cert, options.key
+    follow(read_fleet(Path(options.fleet)), options.bundle, options.statistics, options.online, options.every, tls)
 
 
 def _plan_bundle(options: argparse.Namespace) -> None:

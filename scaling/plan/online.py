@@ -1,8 +1,8 @@
 """Planning again while texts run: which policy and codec fit the links and the load of the moment, without flapping.
 
 Where segments run stays as it is; what may change from one request to the next is who decides and how rows travel. All
-of it is a pure function of the state and an observation: a node feeds in what it measured of a text's link and takes
-the choice for the next one.
+of it is a pure function of the state and an observation. `scaling.plan.follow` makes observations of what the nodes say
+of themselves, and tells the entry node the choice.
 
 What holds is the median of the newest observations. Another choice is taken only once it was better than the present
 one by `MARGIN` for `PATIENCE` observations in a row, by the model; so noise around a point where two are equal changes
@@ -27,11 +27,9 @@ NEWEST = 5
 
 @dataclass(frozen=True)
 class Observed:
-    """The link between the first two places, and the load beyond, at one moment."""
+    """The links between the places, and the load beyond the first, at one moment."""
 
-    rtt_s: float
-    up_bps: float
-    down_bps: float
+    links: tuple[Link, ...]
     load: float = 1.0
     """How many times as long as alone forwards take on the nodes beyond the first."""
 
@@ -62,8 +60,8 @@ class Online:
 def observe(state: Online, seen: Observed) -> Online:
     """The state after an observation."""
     newest = (*state.seen, seen)[-NEWEST:]
-    known = Observed(*(median(values) for values in zip(*map(astuple, newest), strict=True)))
-    times_s = [_text_s(state, deployment, known) for deployment in state.choices]
+    known = typical(newest)
+    times_s = [text_s(state, deployment, known) for deployment in state.choices]
     best = min(range(len(times_s)), key=times_s.__getitem__)
     if times_s[best] > times_s[state.chosen] * (1 - MARGIN):
         return replace(state, seen=newest, rival=state.chosen, times=0)
@@ -71,6 +69,15 @@ def observe(state: Online, seen: Observed) -> Online:
     if times < PATIENCE:
         return replace(state, seen=newest, rival=best, times=times)
     return replace(state, seen=newest, chosen=best, rival=best, times=0)
+
+
+def typical(seen: Sequence[Observed]) -> Observed:
+    """The median of several observations, number by number."""
+    links = (
+        Link(*(median(values) for values in zip(*map(astuple, same), strict=True)))
+        for same in zip(*(one.links for one in seen), strict=True)
+    )
+    return Observed(tuple(links), median(one.load for one in seen))
 
 
 def follow(state: Online, seen: Sequence[Observed]) -> list[int]:
@@ -93,15 +100,13 @@ class _Loaded:
         return self.load * self.cost.seconds(rows, context, wanted, sessions)
 
 
-def _text_s(state: Online, deployment: Deployment, known: Observed) -> float:
-    """A whole text's time under what is known of the link and the load."""
-    first, *others = deployment.links
-    link = Link(known.rtt_s, known.up_bps, known.down_bps, first.jitter_s, first.loss)
+def text_s(state: Online, deployment: Deployment, known: Observed) -> float:
+    """A whole text's time under what is known of the links and the load."""
     machines = {
         place.tier: _loaded(state.machines[place.tier], known.load if i else 1.0)
         for i, place in enumerate(deployment.places)
     }
-    moment = replace(deployment, links=(link, *others))
+    moment = replace(deployment, links=known.links)
     found = predict(moment, machines, state.prompt_tokens, state.output_tokens, 1, state.statistics)
     return float(found.ttft_s) + (state.output_tokens - 1) * float(found.tpot_s)
 

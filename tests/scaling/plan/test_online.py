@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from scaling.plan.deployment import Deployment, FixedExit, Place, SpeculativeExit
-from scaling.plan.online import PATIENCE, Observed, Online, follow
+from scaling.plan.fleet import Link
+from scaling.plan.online import PATIENCE, Observed, Online, follow, text_s
 from tests.scaling.plan.machines import LINK, SPEC, STATISTICS, machine
 
 PLACES = (Place("device", (1, 2)), Place("cloud", (3,)))
@@ -20,7 +21,7 @@ def state(*choices: Deployment) -> Online:
 
 
 def links(rtt_s: float, bps: float, count: int, load: float = 1.0) -> list[Observed]:
-    return [Observed(rtt_s, bps, bps, load)] * count
+    return [Observed((Link(rtt_s, bps, bps),), load)] * count
 
 
 def switches(found: list[int]) -> int:
@@ -43,7 +44,7 @@ def test_a_narrow_link_brings_a_codec() -> None:
 def test_noise_around_the_point_where_both_are_equal_changes_nothing_for_long() -> None:
     even = min((abs(_advantage(rtt_s)), rtt_s) for rtt_s in np.linspace(0.001, 0.1, 200))[1]
     rng = np.random.default_rng(0)
-    seen = [Observed(even * float(rng.lognormal(0, 0.3)), 1e9, 1e9) for _ in range(300)]
+    seen = [Observed((Link(even * float(rng.lognormal(0, 0.3)), 1e9, 1e9),)) for _ in range(300)]
     assert switches(follow(state(PLAIN, DRAFTS), seen)) <= 1
 
 
@@ -59,7 +60,5 @@ def test_a_loaded_cloud_is_asked_less_often() -> None:
 
 
 def _advantage(rtt_s: float) -> float:
-    from scaling.plan.online import _text_s
-
-    made, seen = state(PLAIN, DRAFTS), Observed(rtt_s, 1e9, 1e9)
-    return _text_s(made, DRAFTS, seen) / _text_s(made, PLAIN, seen) - 1
+    made, seen = state(PLAIN, DRAFTS), Observed((Link(rtt_s, 1e9, 1e9),))
+    return text_s(made, DRAFTS, seen) / text_s(made, PLAIN, seen) - 1

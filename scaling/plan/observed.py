@@ -1,0 +1,96 @@
+"""What nodes say of themselves (`relay describe`), as an observation of the links between them and of the load.
+
+A link's round trip is the time in which the upstream described itself. Its rate is the slope of messages' times against
+their sizes, which the nodes' sums give for those sent since the last look. What both say of a link is moved only as far
+as they must: a slope whose confidence interval holds the rate that was believed changes nothing, so a link that few or
+equal messages crossed keeps its rate. What a message costs the nodes themselves is taken off.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from scaling.plan.cost import Machine
+from scaling.plan.deployment import Place
+from scaling.plan.fleet import Link
+from scaling.plan.online import Observed
+
+if TYPE_CHECKING:
+    from relay.client.types import Node, Timed
+
+MOST_BPS = 1e10
+SURE = 2.0
+"""Standard errors to each side of a slope."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A link, as it is believed to be, and what was known of its messages then."""
+
+    link: Link
+    timed: "Timed"
+
+
+@dataclass(frozen=True)
+class Own:
+    """What nodes at both ends of a link take for a message, beside the link."""
+
+    message_s: float
+    byte_s: float
+
+
+def own(below: Machine, above: Machine, row_bytes: float) -> Own:
+    """Of two machines, for rows of so many bytes: half of each, as the model of a relay has it."""
+    message_s, row_s = ((a + b) / 2 for a, b in zip(_costs(below), _costs(above), strict=True))
+    return Own(message_s, row_s / row_bytes)
+
+
+def look(way: Way, node: "Node", rtt_ms: float, costs: Own) -> Way:
+    """The way upstream of a node that has described itself anew."""
+    rtt_s = max(0.0, rtt_ms / 1e3 - costs.message_s)
+    slope_s, error_s = _slope(way.timed, node.timed)
+    believed_s = 8 / way.link.up_bps + costs.byte_s
+    byte_s = min(max(believed_s, slope_s - SURE * error_s), slope_s + SURE * error_s)
+    up_bps = way.link.up_bps if byte_s == believed_s else 8 / max(byte_s - costs.byte_s, 8 / MOST_BPS)
+    timed = way.timed if error_s == math.inf and node.timed.count >= way.timed.count else node.timed
+    return Way(replace(way.link, rtt_s=rtt_s, up_bps=up_bps), timed)
+
+
+def observed(
+    ways: Sequence[Way],
+    nodes: "Sequence[Node]",
+    places: Sequence[Place],
+    machines: Mapping[str, Machine],
+    context: float,
+) -> Observed:
+    """The links as they are believed, and how many times as long as alone a token's forward takes where all sessions
+    that the busiest node beyond the first holds share it, `context` positions each.
+    """
+
+    def load(node: "Node", place: Place) -> float:
+        costs, many = [machines[place.tier].segments[g] for g in place.segments], max(1, node.sessions)
+        together = sum(float(cost.seconds(many, context, 0, many)) for cost in costs)
+        return together / sum(float(cost.seconds(1, context)) for cost in costs)
+
+    beyond = (load(node, place) for node, place in zip(nodes[1:], places[1:], strict=True))
+    return Observed(tuple(way.link for way in ways), max(beyond, default=1.0))
+
+
+def _costs(machine: Machine) -> tuple[float, float]:
+    return machine.node.message_s, machine.node.row_s
+
+
+def _slope(before: "Timed", after: "Timed") -> tuple[float, float]:
+    """Seconds a byte of the messages between two looks, by least squares, and its standard error; infinite where they
+    tell nothing.
+    """
+    n = after.count - before.count
+    x, y, xx, xy, yy = (getattr(after, name) - getattr(before, name) for name in ("x", "y", "xx", "xy", "yy"))
+    if n < 3:
+        return 0.0, math.inf
+    sxx, sxy, syy = xx - x * x / n, xy - x * y / n, yy - y * y / n
+    if sxx <= 1e-9 * xx:  # of equal sizes, but for rounding
+        return 0.0, math.inf
+    slope = sxy / sxx
+    return slope / 1e3, math.sqrt(max(0.0, syy - slope * sxy) / (n - 2) / sxx) / 1e3
