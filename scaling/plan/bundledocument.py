@@ -31,6 +31,21 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """A tier, or the link to it: mean seconds of a text there, without waiting for others."""
+
+    where: str
+    tier: bool
+    first_s: float
+    """From the request to the first token: work, or the way up."""
+    first_back_s: float
+    """Of a link, the way back."""
+    token_s: float
+    """Of a further token."""
+    token_back_s: float
+
+
+@dataclass(frozen=True)
 class BundleChoice:
     """One way to run the bundle."""
 
@@ -51,6 +66,8 @@ class BundleChoice:
     """Goals that it does not keep, as the fleet file has them."""
     outside: tuple[str, ...]
     """What lies beyond what was measured of its machines."""
+    legs: tuple[Leg, ...]
+    """From the user up."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,7 @@ class BundleDocument:
     bundle: str
     family: str
     precision: str
+    exit_layers: tuple[int, ...]
     objective: str
     candidates: int
     """Deployments that were scored and ranked: all that there are."""

@@ -61,6 +61,7 @@ def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, stri
         folder.name,
         asked.manifest.family_fingerprint,
         asked.manifest.precision,
+        tuple(exit_.layer for exit_ in asked.manifest.spec.exits),
         fleet.objective,
         len(order),
         best,

@@ -5,19 +5,20 @@ deployments are looked at, and none is left out by a guess.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from scaling.plan.asked import Asked
-from scaling.plan.bundledocument import BundleChoice, NodePlan, policy_text
+from scaling.plan.bundledocument import BundleChoice, Leg, NodePlan, policy_text
 from scaling.plan.bundlegoals import bindings
 from scaling.plan.deployment import Place
 from scaling.plan.memory import memory_bytes
 from scaling.plan.money import rates, tier_cost
 from scaling.plan.place import Choice
 from scaling.plan.queueing import Demand, forward_of, sizing
+from scaling.plan.wire import transfer_s
 
 GIGA = 1e9
 
@@ -139,8 +140,27 @@ def _scored(asked: Asked, choice: Choice, needs: Sequence[_Need]) -> BundleChoic
         power,
         (),
         tuple(outside),
+        tuple(_legs(choice)),
     )
     return replace(made, misses=tuple(goal.goal for goal in bindings(fleet, made) if goal.left < 0))
+
+
+def _legs(choice: Choice) -> Iterator[Leg]:
+    deployment, found = choice.deployment, choice.prediction
+    if deployment.client is not None:
+        half_s = deployment.client.rtt_s / 2
+        yield Leg(f"link to {deployment.places[0].tier}", False, half_s, half_s, 0.0, 0.0)
+    for i, place in enumerate(deployment.places):
+        if i:
+            up_bps = deployment.links[i - 1].up_bps
+            ways = []
+            for way, size in zip(found.link_s[i - 1], (found.link_up_prompt, found.link_up_token), strict=True):
+                carried_s = min(float(transfer_s(size[i - 1], up_bps)), float(way))
+                back_s = (float(way) - carried_s) / 2
+                ways += [carried_s + back_s, back_s]
+            yield Leg(f"link to {place.tier}", False, *ways)
+        prompt_s, token_s = found.busy_s[place.tier]
+        yield Leg(place.tier, True, float(prompt_s), 0.0, float(token_s), 0.0)
 
 
 def _node(asked: Asked, choice: Choice, part: Place, precision: str, need: _Need) -> NodePlan:

@@ -20,7 +20,7 @@ _LAGS = (1, 2, 3, 4, 6, 8, 12, 20, 32, 64)
 class Spent:
     """What something takes: in time from its begin to its end, and of each place and link. Grows by what is added."""
 
-    __slots__ = ("busy", "down", "flops", "seconds", "up")
+    __slots__ = ("busy", "down", "flops", "seconds", "up", "way")
 
     def __init__(self, places: int) -> None:
         self.seconds: Number = 0.0
@@ -28,6 +28,7 @@ class Spent:
         self.flops: list[Number] = [0.0] * places
         self.up: list[Number] = [0.0] * (places - 1)
         self.down: list[Number] = [0.0] * (places - 1)
+        self.way: list[Number] = [0.0] * (places - 1)
 
     def add(self, other: "Spent", times: Number = 1.0) -> "Spent":
         """The other so many times, after what is here."""
@@ -37,6 +38,7 @@ class Spent:
             (self.flops, other.flops),
             (self.up, other.up),
             (self.down, other.down),
+            (self.way, other.way),
         ):
             for i, value in enumerate(more):
                 own[i] = own[i] + times * value
@@ -203,6 +205,7 @@ class Chain:
         self._work(into, link, each_s, times)
         self._work(into, link + 1, each_s, times)
         carry_s = transfer_s(size, self._links[link].up_bps)
+        into.way[link] = into.way[link] + times * carry_s
         into.seconds = into.seconds + times * carry_s
         return 2 * each_s + carry_s
 
@@ -210,6 +213,7 @@ class Chain:
         """What a message waits for beside its own bytes: the way there and back, and the reply."""
         seconds = reply_s(self._links[link])
         into.down[link] = into.down[link] + times * FRAMING.down
+        into.way[link] = into.way[link] + times * seconds
         into.seconds = into.seconds + times * seconds
         return seconds
 

@@ -58,6 +58,8 @@ class Prediction:
     """By tier, of a node that serves the sessions."""
     busy_s: Mapping[str, tuple[Number, Number]]
     """By tier, seconds that a node works for a prompt, and for a token."""
+    link_s: tuple[tuple[Number, Number], ...]
+    """By link, seconds that a prompt, and a token, is on its way there and back."""
     flops: Mapping[str, Number]
     """By tier, of a token."""
     beyond: tuple[str, ...] = ()
@@ -134,6 +136,7 @@ def predict(
         link_down_token=tuple(step.down),
         memory_bytes=memory_bytes(deployment, machines, asked, prompt_tokens, output_tokens, sessions),
         busy_s={t: (first.busy[i], step.busy[i]) for i, t in enumerate(tiers)},
+        link_s=tuple(zip(first.way, step.way, strict=True)),
         flops={t: step.flops[i] for i, t in enumerate(tiers)},
         beyond=_beyond(machines, tiers, prompt_tokens + output_tokens, sessions),
     )

@@ -9,6 +9,7 @@ from family.spec import save_spec
 from family.strict import dumps
 from scaling.errors import ScalingError
 from scaling.plan.bundledocument import BundleDocument
+from scaling.plan.bundlereport import bundle_report
 from scaling.plan.plan import TierPlan
 from scaling.plan.planner import Planned
 from scaling.plan.report import report
@@ -52,6 +53,7 @@ def write_bundle(document: BundleDocument, out: Path) -> None:
     write_atomic(out / PLAN_NAME, dumps(document))
     nodes = [NodeFile(n.tier, n.segments, n.machines or 1, best.codec, best.send, best.policy) for n in best.nodes]
     write_nodes(nodes, out)
+    write_atomic(out / REPORT_NAME, bundle_report(document))
 
 
 def write_nodes(nodes: Sequence[NodeFile], out: Path) -> None:

@@ -34,22 +34,27 @@ def report(document: PlanDocument) -> str:
         *(f'<div class="mark">outside: {escape(text)}</div>' for text in best.outside),
         "<h2>Where the layers stand</h2>",
         placement(document),
-        *_table([TIER_HEAD, *map(tier_row, best.tiers)]),
+        *html_table([TIER_HEAD, *map(tier_row, best.tiers)]),
         "<p>Losses have 90% intervals of the law's bootstrap; times are at the goals' percentile, at the peak.</p>",
         "<h2>What no plan beats in cost, latency, quality and energy at once</h2>",
         pareto(document),
         "<p>Circles are as large as the time per token is long; the filled one is the plan.</p>",
         *_timelines(document),
         "<h2>Other plans, in order</h2>",
-        *_table([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
+        *html_table([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
     ]
     if document.beside:
         head = ("", "loss", "TPOT ms", "per hour", "W", "what it is")
-        parts += ["<h2>Beside it</h2>", *_table([head, *map(way_row, document.beside)])]
+        parts += ["<h2>Beside it</h2>", *html_table([head, *map(way_row, document.beside)])]
     parts += ["<h2>How sure the choice is</h2>", f"<pre>{escape(chr(10).join(draws_lines(document)))}</pre>"]
     if document.explanation:
         parts += ["<h2>Why</h2>", f"<pre>{escape(chr(10).join(explanation_lines(document.explanation)))}</pre>"]
     parts += ["<h2>The law</h2>", *_law(document)]
+    return page(title, parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """One HTML file around a body's parts."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -73,7 +78,8 @@ def _law(document: PlanDocument) -> Iterator[str]:
     yield from (f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def html_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows of cells, the first of them the head."""
     yield "<table>"
     for k, row in enumerate(rows):
         kind = "th" if k == 0 else "td"

@@ -172,6 +172,7 @@ def test_the_command_writes_plan_nodes_and_replicas(
     cli.main([str(path), "--bundle", str(tiny_bundle), "--out", str(out)])
     told = capsys.readouterr().out
     assert "least latency" in told and "warning: device: times are those of its hardware's figures" in told
+    assert "Where the segments run" in (out / "report.html").read_text(encoding="utf-8")
     best = json.loads((out / "plan.json").read_text())["best"]
     for node in best["nodes"]:
         text = (out / "nodes" / f"{node['tier']}.toml").read_text()

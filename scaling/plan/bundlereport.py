@@ -1,0 +1,102 @@
+"""The report of a bundle's plan: the page of `scaling.plan.report`, with what a deployment has in place of a law's."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from scaling.plan.bundledocument import BundleChoice, BundleDocument, Leg
+from scaling.plan.drawing import COLOURS, GREY, WAY, WIDTH, Bar, Point, bars, line, rect, scatter, svg, text
+from scaling.plan.report import html_table, page
+from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of
+
+LANE = 52.0
+
+
+def bundle_report(document: BundleDocument) -> str:
+    """The whole page."""
+    best = document.best
+    title = f"{document.fleet}: {document.bundle}"
+    agrees = "nobody measured how far they are" if best.agreement is None else f"{best.agreement:.1%} of them are"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>Least {escape(document.objective)} of {document.candidates:,} deployments, all that there are: "
+        f"<b>{escape(best.policy)}</b> on <b>{escape(places_of(best))}</b>, sends {escape(best.send)} as "
+        f"{escape(best.codec)}. The first token comes after {best.ttft_s * 1e3:,.0f} ms, each further one after "
+        f"{best.tpot_s * 1e3:.1f} ms; {agrees} the last exit's. It costs {best.cost_per_hour:,.2f} per hour and takes "
+        f"{best.power_w:,.0f} W.</p>",
+        "<h2>Where the segments run</h2>",
+        placement(document),
+        *html_table([NODE_HEAD, *map(node_row, best.nodes)]),
+        "<p>Machines, sessions and memory are at the traffic's peak.</p>",
+        "<h2>What no deployment beats in cost, time, agreement and power at once</h2>",
+        pareto(document),
+        "<p>Circles are as large as many tokens are another than the last exit's; the filled one is the plan.</p>",
+        "<h2>What the time is spent on</h2>",
+        timeline(best),
+        "<p>Means of a text that has its machines to itself. What is done at the same time stands one after the other "
+        "here.</p>",
+        "<h2>Other deployments, in order</h2>",
+        *html_table([CHOICE_HEAD, *(choice_row(i, one) for i, one in enumerate((best, *document.others), 1))]),
+        *(f'<div class="mark">outside: {escape(told)}</div>' for told in outside(document)),
+        *(f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings),
+    ]
+    return page(title, parts)
+
+
+def placement(document: BundleDocument) -> str:
+    """A lane for each tier with the layers of its segments, and the exits at their ends."""
+    layers, left = document.exit_layers, 10.0
+    cell = (WIDTH - 2 * left) / layers[-1]
+    ends = (0, *layers)
+    parts = []
+    for k, node in enumerate(document.best.nodes):
+        top = 8 + LANE * k
+        for g in node.segments:
+            x, width = left + ends[g - 1] * cell, (layers[g - 1] - ends[g - 1]) * cell
+            title = f"{node.tier}: segment {g}, layers {ends[g - 1]} to {layers[g - 1] - 1}, {node.precision}"
+            parts.append(rect(x, top, width - 1, LANE - 18, COLOURS[k], title))
+        words = f"{node.tier}, segments {node.segments[0]}-{node.segments[-1]}"
+        parts.append(text(left + ends[node.segments[0] - 1] * cell + 5, top + 21, words, "#fff"))
+    bottom = 8 + LANE * len(document.best.nodes)
+    for g, layer in enumerate(layers, 1):
+        x = left + layer * cell
+        parts.append(line(x - 1, 4, x - 1, bottom, GREY))
+        parts.append(text(x, bottom + 12, f"exit {g}, layer {layer}", GREY, "end"))
+    return svg(bottom + 20, parts)
+
+
+def pareto(document: BundleDocument) -> str:
+    """Cost against a text's time, circles as large as many tokens differ; the best deployment is filled."""
+    best, found = document.best, [*document.pareto, document.best]
+    most = max(1 - (one.agreement or 0.0) for one in found) or 1.0
+    points = []
+    for one in found:
+        agrees = "-" if one.agreement is None else f"{one.agreement:.1%}"
+        title = (
+            f"{places_of(one)}: {one.policy}, {one.send} as {one.codec}, {one.text_s:.3g} s a text, agrees {agrees}, "
+        )
+        title += f"{one.cost_per_hour:.2f} per hour, {one.power_w:,.0f} W"
+        size = (1 - (one.agreement or 0.0)) / most
+        points.append(Point(one.cost_per_hour, one.text_s, size, len(one.nodes) - 1, title, one is best))
+    groups = [(n, f"{n + 1} tier{'s' if n else ''}") for n in sorted({point.group for point in points})]
+    return scatter(points, "cost per hour", "seconds of a whole text", groups)
+
+
+def timeline(best: BundleChoice) -> str:
+    """The first token and a further one: on each tier and link, when."""
+    first = [*_bars(best.legs, [(leg.first_s, leg.first_back_s) for leg in best.legs])]
+    step = [*_bars(best.legs, [(leg.token_s, leg.token_back_s) for leg in best.legs])]
+    heads = f"first token: {best.ttft_s * 1e3:,.1f} ms", f"a further token: {best.tpot_s * 1e3:,.1f} ms in the mean"
+    return bars([leg.where for leg in best.legs], list(zip(heads, (first, step), strict=True)))
+
+
+def _bars(legs: Sequence[Leg], ways: Sequence[tuple[float, float]]) -> Iterator[Bar]:
+    """Up one after the other, then back over the links."""
+    now, tiers = 0.0, [leg.where for leg in legs if leg.tier]
+    for row, (leg, (there, _)) in enumerate(zip(legs, ways, strict=True)):
+        colour = COLOURS[tiers.index(leg.where)] if leg.tier else WAY
+        yield Bar(row, now, now + there, colour, "its work" if leg.tier else "the way up")
+        now += there
+    for row, (leg, (_, back)) in reversed([*enumerate(zip(legs, ways, strict=True))]):
+        if not leg.tier:
+            yield Bar(row, now, now + back, WAY, "the way back")
+            now += back
