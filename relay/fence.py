@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 Reply = TypeVar("Reply")
 
 _STORED_REPLIES = 4
-"""A sender waits for its answer, so only the newest can be asked for again; a few more cost little."""
+"""What is delivered twice comes twice in a row, or nearly; for an older message the sender begins a new stream."""
 
 
 @dataclass(frozen=True)

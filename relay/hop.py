@@ -3,7 +3,8 @@
 It keeps what it believes the upstream has, works out its own `base` from that, and sends again from the last common
 position when told otherwise. Messages go one behind the other, and only a question's reply is waited for: if rows that
 went before it were lost, it does not fit, and the reply says from where to send again. A transport that breaks is
-opened anew under the next epoch: resuming after a cut and replaying to a restarted node are the same loop.
+opened anew under the next epoch: resuming after a cut, replaying to a restarted node, and waiting for one that gave the
+session's place away meanwhile are the same loop.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from relay.errors import InternalError, UnreachableError
+from relay.errors import BusyError, InternalError, UnreachableError
 from relay.fence import Stale, next_epoch
 from relay.log import History, RowLog, pieces
 from relay.messages import Advance, Answer, Behind, Question
@@ -110,11 +111,13 @@ class Hop:
             self._send(history, log, end, question)
             try:
                 reply = await self._replies()
-            except ConnectionError as error:
+            except (ConnectionError, BusyError) as error:
                 self._lose()
                 if self._cached > reached:
                     pauses, reached = self._pauses(), self._cached
                 pause_s = next(pauses, None)
+                if isinstance(error, BusyError) and (pause_s is None or not self._answered):
+                    raise  # a text that was let in before waits until there is room for it again
                 if pause_s is None:
                     raise UnreachableError(str(error)) from error
                 await asyncio.sleep(pause_s)

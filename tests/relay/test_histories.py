@@ -28,8 +28,11 @@ OF_IDS = {1: FakeEngine((1,)), 2: FakeEngine((1, 2)), 3: FakeEngine((1, 2, 3))}
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses; and a few rows take several forwards, between which work may be given up."""
+    """No pauses, and patience with nodes that fail all the time; and a few rows take several forwards, between which
+    work may be given up.
+    """
     monkeypatch.setattr(hop, "RECONNECT_DELAYS_S", (0.0,) * 20)
+    monkeypatch.setattr(hop, "_MOST_CORRECTIONS", 1000)
     monkeypatch.setattr(session, "ROWS_AT_ONCE", 3)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from grpc import aio
 
 from relay import chain, hop
 from relay.client.sync import RelayClient
+from relay.client.types import GenerateOptions
 from relay.node.serve import NodeServer
 from relay.policy import ExitSchedule, FixedExit
+from relay.tls import NOBODY
 from relay.v1 import relay_pb2 as pb
 from relay.v1 import relay_pb2_grpc as rpc
 from tests.relay.processes import Gate, eventually
@@ -149,6 +152,35 @@ def test_a_longer_text_takes_over_from_one_whose_stream_hangs(tiny_bundle: Path)
             await channel.close()
 
     asyncio.run(scenario())
+
+
+def test_a_text_whose_place_upstream_was_taken_while_its_stream_was_broken_waits_for_another(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with (
+            running(config(tiny_bundle, "edge", max_sessions=1)) as edge,
+            running(config(tiny_bundle, "device", edge)) as device,
+        ):
+            gate = Gate(device.node.engine, free=3)
+            options: GenerateOptions = {"policy": FixedExit(2), "max_tokens": 6, "ignore_stop": True, "session": "s"}
+            reading = asyncio.ensure_future(text(device, IDS, **options))
+            await eventually(lambda: gate.waiting > 0)
+            held = device.node.sessions.of("s", NOBODY)
+            assert held is not None
+            held.session.pause()
+            await eventually(lambda: edge.node.sessions.streams("s") == 0)
+            channel, call = stream(edge)
+            await call.write(message(edge, 1, 1, exit_=2, session="other"))
+            assert (await call.read()).answer.tokens and "s" not in edge.node.sessions
+            gate.open()
+            await eventually(lambda: "session s: refused, busy" in caplog.text)
+            await call.write(pb.AdvanceRequest(session="other", goodbye=True))
+            assert len(await reading) == 6
+            await channel.close()
+
+    with caplog.at_level(logging.INFO, "relay.node"):
+        asyncio.run(scenario())
 
 
 def test_one_senders_goodbye_leaves_a_session_that_another_still_uses(tiny_bundle: Path) -> None:

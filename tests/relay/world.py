@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from relay import chain
 from relay.codec import carried
 from relay.decide import is_sure
+from relay.errors import UnreachableError
 from relay.fence import Stale, next_epoch
 from relay.hop import ROWS_PER_MESSAGE_BYTES, Envelope, Hop
 from relay.messages import Advance, Answer, Behind, Question
@@ -49,7 +51,7 @@ class World:
         self.fault_rate = fault_rate
         self.exchanges = 0
         self.late: list[tuple[int, Envelope]] = []
-        self.arrivals: list[asyncio.Future[Answer | Behind | Stale]] = []
+        self.arrivals: list[asyncio.Future[None]] = []
         self.nodes: dict[int, Held] = {}
         for index in range(len(engines), 0, -1):
             self.restart(index)
@@ -80,7 +82,11 @@ class World:
         """A message that was delayed on the way arrives now, beside whatever is going on; its reply reaches nobody."""
         if self.late and self.random.random() < 0.5:
             index, envelope = self.late.pop(self.random.randrange(len(self.late)))
-            self.arrivals.append(asyncio.ensure_future(self.nodes[index].receive(envelope)))
+            self.arrivals.append(asyncio.ensure_future(self._arrive(index, envelope)))
+
+    async def _arrive(self, index: int, envelope: Envelope) -> None:
+        with suppress(UnreachableError):  # the node's own way upstream may fail as any other
+            await self.nodes[index].receive(envelope)
 
 
 class FaultyTransport:
@@ -116,10 +122,12 @@ class FaultyTransport:
                 await world.nodes[self.index].receive(envelope)
                 raise ConnectionError("lost")
             case "repeated":
-                first = await world.nodes[self.index].receive(envelope)
+                held = world.nodes[self.index]
+                first = await held.receive(envelope)
                 again = await world.nodes[self.index].receive(envelope)
                 taken_over = isinstance(again, Stale)  # meanwhile, by a node that restarted
-                assert taken_over or again == first, "a message that was answered gets the stored reply"
+                restarted = world.nodes[self.index] is not held  # meanwhile, as an older stream's message arrived
+                assert taken_over or restarted or again == first, "a message that was answered gets the stored reply"
                 return again
             case "late copy":
                 world.late.append((self.index, envelope))
@@ -146,7 +154,7 @@ class FaultyTransport:
         await held.receive(Envelope(next_epoch(held.fence.epoch), 1, message))
 
     def drop(self) -> None:
-        pass
+        self.broken = True
 
     async def close(self) -> None:
         pass
