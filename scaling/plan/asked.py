@@ -1,7 +1,7 @@
 """A fleet's question about a bundle: what is to be placed, and what is known of the machines it may run on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from family.manifest import Manifest, load_manifest
@@ -21,11 +21,19 @@ class Asked:
 
     fleet: Fleet
     manifest: Manifest
-    machines: Mapping[str, Machine]
-    """By tier."""
     basis: Mapping[str, str]
     """By tier, `profile` or `hardware`."""
     question: Question
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """By tier, at the bundle's precision."""
+        return {tier: kinds[self.manifest.precision] for tier, kinds in self.question.machines.items()}
+
+    def with_machine(self, tier: str, machine: Machine) -> "Asked":
+        """The same with another machine for a tier."""
+        machines = {**self.question.machines, tier: {self.manifest.precision: machine}}
+        return replace(self, question=replace(self.question, machines=machines))
 
 
 def ask(fleet: Fleet, folder: Path, statistics: Path | None) -> Asked:
@@ -53,7 +61,7 @@ def ask(fleet: Fleet, folder: Path, statistics: Path | None) -> Asked:
         statistics_for(manifest, statistics),
         agreement_of(manifest),
     )
-    return Asked(fleet, manifest, machines, basis, question)
+    return Asked(fleet, manifest, basis, question)
 
 
 def _machine(tier: Tier, manifest: Manifest) -> tuple[Machine, str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from scaling.findings import Finding
 from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
+from scaling.plan.explain import Explanation
 
 BUNDLE_PLAN_VERSION = 1
 
@@ -18,7 +19,9 @@ class NodePlan:
     machines: int | None
     """At the traffic's peak; missing where no number is enough."""
     available: int | None
-    """Machines that there are; missing: as many as it takes."""
+    """Machines that there are; missing: as many as it takes, or the users' own."""
+    load: float
+    """Share of the time at the peak in which a machine computes; users' own machines serve a text at a time."""
     sessions: float
     """Texts under way on a machine at the peak."""
     memory_gb: float
@@ -88,6 +91,8 @@ class BundleDocument:
     pareto: tuple[BundleChoice, ...]
     """Those that keep the goals and that no other beats in cost, time, agreement and power at once."""
     findings: tuple[Finding, ...]
+    explanation: Explanation | None = None
+    """With `--explain`."""
 
 
 def policy_text(policy: Policy) -> str:

@@ -25,6 +25,8 @@ def bindings(fleet: Fleet, one: BundleChoice) -> Iterator[Binding]:
             yield Binding(f"tiers.{node.tier}.count", f"{node.available or 'any'}", "no number is enough", -1.0, True)
         elif node.available is not None:
             yield _at_most(f"tiers.{node.tier}.count", node.available, node.machines)
+        if node.load >= 1 and node.tier == fleet.tiers[0].name:
+            yield Binding(f"load of {node.tier}", "less than 1", f"{node.load:.3g}", -1.0, True)
 
 
 def _at_most(name: str, most: float, has: float, unit: str = "") -> Binding:

@@ -5,26 +5,27 @@ agreement, shares of exits and acceptance of drafts are the bundle's own. Every 
 relay (`scaling.plan.place`), with machines and money (`scaling.plan.bundlescore`), and all are ranked by the objective.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from scaling.errors import ScalingError
 from scaling.findings import note, warning
-from scaling.plan.asked import Asked
 from scaling.plan.asked import ask as ask
 from scaling.plan.bundledocument import BUNDLE_PLAN_VERSION, BundleChoice, BundleDocument
+from scaling.plan.bundleexplain import explain_bundle
 from scaling.plan.bundlegoals import bindings
-from scaling.plan.bundlescore import scored
-from scaling.plan.fleet import Fleet, Objective
-from scaling.plan.place import place
+from scaling.plan.bundlescore import LEAST, ranked
+from scaling.plan.fleet import Fleet
 from scaling.plan.placement import best_rows
 
 SHOWN = 10
 
 
-def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, strict: bool = False) -> BundleDocument:
+def plan_bundle(
+    fleet: Fleet, folder: Path, statistics: Path | None = None, strict: bool = False, explained: bool = False
+) -> BundleDocument:
     """The best way to run a bundle on a fleet.
 
     Args:
@@ -33,6 +34,7 @@ def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, stri
         statistics: how often exits decide and drafts are right (`benchmarks.plan.statistics`, or what `relay describe
             --json` printed of nodes that have speculated); what it lacks is as the bundle's certificate has it.
         strict: refuse tiers without a profile, and a best deployment that lies beyond what was measured.
+        explained: also say which goals bind, and what more of each resource would buy.
 
     Raises:
         ManifestError, ProfileError: the bundle or a profile cannot be read, or a profile is of another family.
@@ -68,23 +70,8 @@ def plan_bundle(fleet: Fleet, folder: Path, statistics: Path | None = None, stri
         tuple(others),
         tuple(front([choice for choice in order if not choice.misses])),
         tuple(findings),
+        explain_bundle(asked, best) if explained else None,
     )
-
-
-def ranked(asked: Asked) -> list[BundleChoice]:
-    """Every deployment: those that keep all goals by the objective, then those that miss the fewest."""
-    least = LEAST[asked.fleet.objective]
-    return sorted(scored(asked, place(asked.question)), key=lambda one: (len(one.misses), least(one)))
-
-
-LEAST: Mapping[Objective, Callable[[BundleChoice], float]] = {
-    "latency": lambda one: one.text_s,
-    "cost": lambda one: one.cost_per_hour,
-    "energy": lambda one: one.power_w,
-    "pareto": lambda one: one.text_s,
-    "quality": lambda one: -(one.agreement or 0.0),
-}
-"""What is to be small; of equal ones the quicker text is first."""
 
 
 def front(found: Sequence[BundleChoice]) -> list[BundleChoice]:

@@ -5,6 +5,7 @@ from html import escape
 
 from scaling.plan.bundledocument import BundleChoice, BundleDocument, Leg
 from scaling.plan.drawing import COLOURS, GREY, WAY, WIDTH, Bar, Point, bars, line, rect, scatter, svg, text
+from scaling.plan.explain import explanation_lines
 from scaling.plan.report import html_table, page
 from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of
 
@@ -39,6 +40,8 @@ def bundle_report(document: BundleDocument) -> str:
         *(f'<div class="mark">outside: {escape(told)}</div>' for told in outside(document)),
         *(f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings),
     ]
+    if document.explanation:
+        parts += ["<h2>Why</h2>", f"<pre>{escape(chr(10).join(explanation_lines(document.explanation)))}</pre>"]
     return page(title, parts)
 
 

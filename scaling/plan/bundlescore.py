@@ -5,7 +5,7 @@ deployments are looked at, and none is left out by a guess.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +14,10 @@ from scaling.plan.asked import Asked
 from scaling.plan.bundledocument import BundleChoice, Leg, NodePlan, policy_text
 from scaling.plan.bundlegoals import bindings
 from scaling.plan.deployment import Place
+from scaling.plan.fleet import Objective
 from scaling.plan.memory import memory_bytes
 from scaling.plan.money import rates, tier_cost
-from scaling.plan.place import Choice
+from scaling.plan.place import Choice, place
 from scaling.plan.queueing import Demand, forward_of, sizing
 from scaling.plan.wire import transfer_s
 
@@ -33,6 +34,24 @@ class _Need:
     """Texts under way on a machine."""
     together: float
     """Of these, those that wait for no other tier."""
+    busy: float
+    """Share of the time in which a machine computes."""
+
+
+LEAST: Mapping[Objective, Callable[[BundleChoice], float]] = {
+    "latency": lambda one: one.text_s,
+    "cost": lambda one: one.cost_per_hour,
+    "energy": lambda one: one.power_w,
+    "pareto": lambda one: one.text_s,
+    "quality": lambda one: 1 - (one.agreement or 0.0),
+}
+"""What is to be small; of equal ones the quicker text is first."""
+
+
+def ranked(asked: Asked) -> list[BundleChoice]:
+    """Every deployment: those that keep all goals by the objective, then those that miss the fewest."""
+    least = LEAST[asked.fleet.objective]
+    return sorted(scored(asked, place(asked.question)), key=lambda one: (len(one.misses), least(one)))
 
 
 def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
@@ -46,16 +65,18 @@ def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
 def _needs(asked: Asked, found: Sequence[Choice]) -> dict[tuple[int, int], _Need]:
     """By number of the choice and of its place."""
     own, needs, alike = asked.fleet.tiers[0], {}, defaultdict(list)
+    peak = asked.fleet.traffic.requests_per_second * asked.fleet.traffic.peak
     for n, choice in enumerate(found):
         deployment = choice.deployment
-        for i, place in enumerate(deployment.places):
-            reached = tuple(g for g in place.segments if g <= deployment.deepest)
-            if place.tier == own.name:
-                needs[n, i] = _Need(float(own.count or 1), 1.0, 1.0)
-            elif not reached or _busy_s(asked, choice, place.tier) <= 0:
-                needs[n, i] = _Need(1.0, 1.0, 1.0)
+        for i, part in enumerate(deployment.places):
+            reached = tuple(g for g in part.segments if g <= deployment.deepest)
+            if part.tier == own.name:
+                count = float(own.count or 1)
+                needs[n, i] = _Need(count, 1.0, 1.0, peak * _busy_s(asked, choice, own.name) / count)
+            elif not reached or _busy_s(asked, choice, part.tier) <= 0:
+                needs[n, i] = _Need(1.0, 0.0, 0.0, 0.0)
             else:
-                alike[place.tier, reached, deployment.deepest].append((n, i))
+                alike[part.tier, reached, deployment.deepest].append((n, i))
     for (tier, reached, deepest), rows in alike.items():
         needs.update(zip(rows, _sized(asked, tier, reached, deepest, [found[n] for n, _ in rows]), strict=True))
     return needs
@@ -79,7 +100,8 @@ def _sized(asked: Asked, tier: str, reached: Sequence[int], deepest: int, found:
         sized = sizing(forward, demand, each, _room_bytes(asked, tier) - empty)
     count, sessions = np.asarray(sized.machines), np.asarray(sized.sessions)
     gone = demand.rate / count * max(traffic.output_tokens - 1, 0) * away  # Little's law
-    return [_Need(*map(float, row)) for row in zip(count, sessions, np.maximum(sessions - gone, 0.0), strict=True)]
+    rows = zip(count, sessions, np.maximum(sessions - gone, 0.0), np.asarray(sized.busy), strict=True)
+    return [_Need(*map(float, row)) for row in rows]
 
 
 def _busy_s(asked: Asked, choice: Choice, tier: str) -> float:
@@ -119,9 +141,10 @@ def _scored(asked: Asked, choice: Choice, needs: Sequence[_Need]) -> BundleChoic
             continue
         tier, most = fleet.tier(part.tier), asked.machines[part.tier].most_sessions
         shared = tier is not fleet.tiers[0]
-        load = fleet.traffic.requests_per_second * node.busy_s_per_text / node.machines
         price = tier.price_per_hour if shared or tier.price_per_hour else 0.0
-        spent = tier_cost(rates(tier.hardware, price), node.machines, min(load, 1.0), 1.0 if shared else 0.0)
+        spent = tier_cost(
+            rates(tier.hardware, price), node.machines, min(node.load / fleet.traffic.peak, 1.0), float(shared)
+        )
         cost += float(spent.per_hour)
         power += float(spent.power_w)
         if need.together > most:
@@ -150,7 +173,7 @@ def _legs(choice: Choice) -> Iterator[Leg]:
     if deployment.client is not None:
         half_s = deployment.client.rtt_s / 2
         yield Leg(f"link to {deployment.places[0].tier}", False, half_s, half_s, 0.0, 0.0)
-    for i, place in enumerate(deployment.places):
+    for i, part in enumerate(deployment.places):
         if i:
             up_bps = deployment.links[i - 1].up_bps
             ways = []
@@ -158,9 +181,9 @@ def _legs(choice: Choice) -> Iterator[Leg]:
                 carried_s = min(float(transfer_s(size[i - 1], up_bps)), float(way))
                 back_s = (float(way) - carried_s) / 2
                 ways += [carried_s + back_s, back_s]
-            yield Leg(f"link to {place.tier}", False, *ways)
-        prompt_s, token_s = found.busy_s[place.tier]
-        yield Leg(place.tier, True, float(prompt_s), 0.0, float(token_s), 0.0)
+            yield Leg(f"link to {part.tier}", False, *ways)
+        prompt_s, token_s = found.busy_s[part.tier]
+        yield Leg(part.tier, True, float(prompt_s), 0.0, float(token_s), 0.0)
 
 
 def _node(asked: Asked, choice: Choice, part: Place, precision: str, need: _Need) -> NodePlan:
@@ -173,6 +196,7 @@ def _node(asked: Asked, choice: Choice, part: Place, precision: str, need: _Need
         part.segments,
         int(need.machines) if enough else None,
         None if own else asked.fleet.tier(part.tier).count,
+        need.busy if enough else 1.0,
         sessions,
         (empty + max(sessions, 1.0) * each) / GIGA,
         _room_bytes(asked, part.tier) / GIGA,

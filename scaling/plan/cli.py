@@ -35,8 +35,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         if options.out or options.json or options.strict:
             parser.error("--online: tells nodes what to do and writes nothing; leave --out, --json and --strict out")
         return options
-    if options.bundle and (options.law or options.explain):
-        parser.error("--law and --explain: are of a family that is to be trained, --bundle is of one that was")
+    if options.bundle and options.law:
+        parser.error("--law: is of a family that is to be trained, --bundle is of one that was")
     if options.file is not None:
         parser.error(f"{options.file}: only init takes a second name")
     if options.out is None:
@@ -163,7 +163,8 @@ def _plan_bundle(options: argparse.Namespace) -> None:
     from scaling.plan.table import bundle_table
 
     check_out(options.out)
-    found = plan_bundle(read_fleet(Path(options.fleet)), options.bundle, options.statistics, strict=options.strict)
+    fleet = read_fleet(Path(options.fleet))
+    found = plan_bundle(fleet, options.bundle, options.statistics, options.strict, options.explain)
     write_bundle(found, options.out)
     sys.stdout.write(dumps(found) if options.json else bundle_table(found) + f"\nwrote {options.out}\n")
 

@@ -6,7 +6,7 @@ makes them of a family's shape and a machine's figures; `scaling.plan.model` ask
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -70,3 +70,25 @@ class Machine:
     """Of a session, up to which the times were measured; infinite where they were not, but follow from figures."""
     most_sessions: float = math.inf
     """Up to which they were."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A graph that takes so many times as long."""
+
+    cost: GraphCost
+    load: float
+
+    def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
+        return self.load * self.cost.seconds(rows, context, wanted, sessions)
+
+
+def loaded(machine: Machine, load: float) -> Machine:
+    """The machine where every forward takes so many times as long: it has other things to do as well, or is faster."""
+    if load == 1.0:
+        return machine
+    return replace(
+        machine,
+        segments={g: _Loaded(cost, load) for g, cost in machine.segments.items()},
+        exits={g: _Loaded(cost, load) for g, cost in machine.exits.items()},
+    )

@@ -159,12 +159,12 @@ def _better(fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
         yield "training compute", replace(fleet, training=replace(fleet.training, compute_flops=compute * MORE))
     for i, tier in enumerate(fleet.tiers):
         for what, change in _HARDWARE.items():
-            yield f"{tier.name}: {what}", replace(fleet, tiers=_at(fleet.tiers, i, change(tier)))
+            yield f"{tier.name}: {what}", replace(fleet, tiers=at(fleet.tiers, i, change(tier)))
     for i, (below, above) in enumerate(zip(fleet.tiers[:-1], fleet.tiers[1:], strict=True)):
-        for what, faster in _LINK.items():
+        for what, faster in LINKS.items():
             yield (
                 f"{below.name}-{above.name}: {what}",
-                replace(fleet, links=_at(fleet.links, i, faster(fleet.links[i]))),
+                replace(fleet, links=at(fleet.links, i, faster(fleet.links[i]))),
             )
     goals = fleet.goals
     for name in ("ttft_s", "tpot_s", "budget_per_hour"):
@@ -193,19 +193,22 @@ _HARDWARE: dict[str, Callable[[Tier], Tier]] = {
     "memory bandwidth": _hardware(bandwidth_bytes=MORE),
     "memory": _hardware(memory_bytes=MORE),
 }
-_LINK: dict[str, Callable[[Link], Link]] = {
+LINKS: dict[str, Callable[[Link], Link]] = {
     "bandwidth": lambda link: replace(link, up_bps=link.up_bps * MORE, down_bps=link.down_bps * MORE),
     "shorter round trip": lambda link: replace(link, rtt_s=link.rtt_s / MORE),
 }
+"""A link with a tenth more of something."""
 
 
-def _at(values: tuple[T, ...], i: int, value: T) -> tuple[T, ...]:
+def at(values: tuple[T, ...], i: int, value: T) -> tuple[T, ...]:
+    """The values with another one at i."""
     return (*values[:i], value, *values[i + 1 :])
 
 
 def explanation_lines(found: Explanation) -> Iterator[str]:
     """The explanation for people."""
-    yield f"why this G (least {found.objective}, {found.unit}):"
+    if found.granularities:
+        yield f"why this G (least {found.objective}, {found.unit}):"
     for one in found.granularities:
         text = "no plan keeps the goals" if one.score is None else f"{one.score:.4g} on {one.tiers}"
         yield f"  G = {one.granularity}: {text}"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from statistics import median
 
-from scaling.plan.cost import GraphCost, Machine, Number
+from scaling.plan.cost import Machine, loaded
 from scaling.plan.deployment import Deployment, Statistics
 from scaling.plan.fleet import Link
 from scaling.plan.model import predict
@@ -89,33 +89,12 @@ def follow(state: Online, seen: Sequence[Observed]) -> list[int]:
     return found
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A graph whose machine has other things to do as well."""
-
-    cost: GraphCost
-    load: float
-
-    def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
-        return self.load * self.cost.seconds(rows, context, wanted, sessions)
-
-
 def text_s(state: Online, deployment: Deployment, known: Observed) -> float:
     """A whole text's time under what is known of the links and the load."""
     machines = {
-        place.tier: _loaded(state.machines[place.tier], known.load if i else 1.0)
+        place.tier: loaded(state.machines[place.tier], known.load if i else 1.0)
         for i, place in enumerate(deployment.places)
     }
     moment = replace(deployment, links=known.links)
     found = predict(moment, machines, state.prompt_tokens, state.output_tokens, 1, state.statistics)
     return float(found.ttft_s) + (state.output_tokens - 1) * float(found.tpot_s)
-
-
-def _loaded(machine: Machine, load: float) -> Machine:
-    if load == 1.0:
-        return machine
-    return replace(
-        machine,
-        segments={g: _Loaded(cost, load) for g, cost in machine.segments.items()},
-        exits={g: _Loaded(cost, load) for g, cost in machine.exits.items()},
-    )

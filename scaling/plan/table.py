@@ -105,13 +105,14 @@ def bundle_table(document: BundleDocument) -> str:
         "",
         *aligned([CHOICE_HEAD, *(choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
         "",
+        *([*explanation_lines(document.explanation), ""] if document.explanation else ()),
         *(f"outside: {text}" for text in outside(document)),
         *map(str, document.findings),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-NODE_HEAD = ("tier", "segments", "precision", "machines", "sessions", "GB", "of", "ms per text", "known by")
+NODE_HEAD = ("tier", "segments", "precision", "machines", "load", "sessions", "GB", "of", "ms per text", "known by")
 CHOICE_HEAD = (
     "", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", "per hour", "W", "but",
 )  # fmt: skip
@@ -121,7 +122,7 @@ def node_row(node: NodePlan) -> tuple[str, ...]:
     """Cells under `NODE_HEAD`."""
     machines = "-" if node.machines is None else f"{node.machines:,}"
     segments = f"{node.segments[0]}-{node.segments[-1]}"
-    sizes = (f"{node.sessions:.3g}", f"{node.memory_gb:.3g}", f"{node.room_gb:.3g}")
+    sizes = (f"{node.load:.1%}", f"{node.sessions:.3g}", f"{node.memory_gb:.3g}", f"{node.room_gb:.3g}")
     return node.tier, segments, node.precision, machines, *sizes, f"{node.busy_s_per_text * 1e3:,.0f}", node.basis
 
 

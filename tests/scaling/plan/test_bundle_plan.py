@@ -14,7 +14,8 @@ from scaling.errors import ScalingError
 from scaling.plan import cli
 from scaling.plan.asked import ask
 from scaling.plan.bundledocument import BundleChoice, policy_text
-from scaling.plan.bundleplan import LEAST, plan_bundle, ranked
+from scaling.plan.bundleplan import plan_bundle
+from scaling.plan.bundlescore import LEAST, ranked
 from scaling.plan.deployment import ConfidenceExit, FixedExit, SpeculativeExit
 from scaling.plan.fleet import Fleet, Goals, Objective
 from scaling.plan.fleetfile import read_fleet
@@ -109,8 +110,8 @@ def test_what_lies_beyond_a_profile_is_marked_or_refused(profiled: Fleet, tiny_b
 def test_more_texts_at_once_than_were_measured_lie_beyond_a_profile(profiled: Fleet, tiny_bundle: Path) -> None:
     traffic = replace(profiled.traffic, requests_per_second=5.0, output_tokens=500)
     asked = ask(replace(profiled, traffic=traffic), tiny_bundle, None)
-    slow = {name: replace(machine, most_sessions=1) for name, machine in asked.machines.items()}
-    told = {text for one in ranked(replace(asked, machines=slow)) for text in one.outside}
+    cloud = asked.with_machine("cloud", replace(asked.machines["cloud"], most_sessions=1))
+    told = {text for one in ranked(cloud) for text in one.outside}
     assert any(re.fullmatch(r"cloud: [\d.]+ texts at once, measured up to 1", text) for text in told), told
 
 
@@ -153,8 +154,11 @@ def test_a_shared_machine_has_memory_for_all_its_texts(fleet: Fleet, tiny_bundle
     cloud = next(one for one in ranked(asked) if [node.tier for node in one.nodes] == ["cloud"])
     machine = asked.machines["cloud"]
     tight = replace(machine, memory_bytes=cloud.nodes[0].memory_gb * 1e9)  # no room above the mean
-    small = replace(asked, machines={**asked.machines, "cloud": tight})
-    same = next(one for one in ranked(small) if one.policy == cloud.policy and one.nodes[0].tier == "cloud")
+    same = next(
+        one
+        for one in ranked(asked.with_machine("cloud", tight))
+        if one.policy == cloud.policy and one.nodes[0].tier == "cloud"
+    )
     assert same.nodes[0].machines is not None and cloud.nodes[0].machines is not None
     assert same.nodes[0].machines > cloud.nodes[0].machines
 
@@ -184,7 +188,7 @@ def test_the_command_writes_plan_nodes_and_replicas(
     ("arguments", "problem"),
     [
         ("--statistics x.json", "--statistics: goes with --bundle"),
-        ("--bundle {bundle} --explain", "--law and --explain: are of a family that is to be trained"),
+        ("--bundle {bundle} --law sweep-exits", "--law: is of a family that is to be trained"),
         ("", "the fleet has no training: give compute"),
     ],
 )

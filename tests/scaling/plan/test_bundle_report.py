@@ -9,8 +9,9 @@ import pytest
 from family.manifest import load_manifest
 from scaling.plan.asked import ask
 from scaling.plan.bundledocument import BundleChoice, BundleDocument
-from scaling.plan.bundleplan import plan_bundle, ranked
+from scaling.plan.bundleplan import plan_bundle
 from scaling.plan.bundlereport import bundle_report, pareto, placement, timeline
+from scaling.plan.bundlescore import ranked
 from scaling.plan.fleet import Fleet
 from scaling.plan.fleetfile import read_fleet
 from tests.scaling.plan.test_bundle_plan import FLEET
