@@ -185,7 +185,7 @@ class Node:
     paces: tuple[SpeculationPace, ...]
     """Of the speculations that began there."""
     upstream_ms: float
-    """How long its upstream took to describe itself just now, less what hops beyond took of it: a round trip."""
+    """How long its upstream took to answer a health check just now: a round trip."""
     timed: Timed
     """Of the messages since the node's start that waited behind no other; times as those of `hop_ms_p50`."""
 

@@ -803,9 +803,7 @@ class Node(_message.Message):
     upstream_error: _builtins.str
     """Why the upstream is not in this list, empty if it is."""
     upstream_ms: _builtins.float
-    """How long the upstream took to describe itself just now, less what hops beyond took of it: a round trip. 0 without an
-    upstream.
-    """
+    """How long the upstream took to answer a health check just now: a round trip. 0 without an upstream."""
     @_builtins.property
     def sent(self) -> Global___Traffic:
         """Sent upstream since the start; all zero without an upstream."""

@@ -1,9 +1,9 @@
 """What nodes say of themselves (`relay describe`), as an observation of the links between them and of the load.
 
-A link's round trip is the time in which the upstream described itself. Its rate is the slope of messages' times against
-their sizes, which the nodes' sums give for those sent since the last look. What both say of a link is moved only as far
-as they must: a slope whose confidence interval holds the rate that was believed changes nothing, so a link that few or
-equal messages crossed keeps its rate. What a message costs the nodes themselves is taken off.
+A link's round trip is the time in which the upstream answers a health check. Its rate is the slope of messages' times
+against their sizes, which the nodes' sums give for those sent since the last look. What was believed of the rate moves
+only as far as it must: a slope whose confidence interval holds it changes nothing, so a link that few or equal messages
+crossed keeps its rate. What a message costs the nodes themselves is taken off.
 """
 
 import math
