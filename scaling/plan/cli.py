@@ -32,8 +32,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if options.online:
         if not options.bundle:
             parser.error("--online: goes with --bundle, the one that the nodes serve")
-        if options.out or options.json or options.strict:
-            parser.error("--online: tells nodes what to do and writes nothing; leave --out, --json and --strict out")
+        if options.law:
+            parser.error("--law: is of a family that is to be trained, --online is for nodes that run")
+        if options.out or options.json or options.strict or options.explain:
+            parser.error(
+                "--online: tells nodes what to do and writes nothing; leave --out, --json, --strict and --explain out"
+            )
         return options
     if options.bundle and options.law:
         parser.error("--law: is of a family that is to be trained, --bundle is of one that was")

@@ -157,6 +157,8 @@ def test_a_node_that_is_away_is_told_of_once_and_what_was_chosen_stays(
             watch = Watch(client, read_fleet(path), tiny_bundle, statistics)
             assert "begins with FixedExit(3)" in watch.begin()
             assert not list(watch.look())
+            device.node.defaults.clear()  # as a new process has it
+            assert not list(watch.look()) and device.node.defaults
         (line,) = watch.look()
         assert "device: its upstream is not reached" in line and "FixedExit(3), rows as f32 stays" in line
         assert not list(watch.look())
@@ -266,7 +268,11 @@ def test_another_bundle_another_node_and_no_node_are_said(
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [("", "--online: goes with --bundle"), ("--bundle x --out y", "leave --out, --json and --strict out")],
+    [
+        ("", "--online: goes with --bundle"),
+        ("--bundle x --out y", "leave --out, --json, --strict and --explain out"),
+        ("--bundle x --law y", "--law: is of a family that is to be trained"),
+    ],
 )
 def test_options_that_do_not_go_with_online_are_refused(
     arguments: str, problem: str, path: Path, capsys: pytest.CaptureFixture[str]
