@@ -69,7 +69,8 @@ def placement(document: BundleDocument) -> str:
 
 def pareto(document: BundleDocument) -> str:
     """Cost against a text's time, circles as large as many tokens differ; the best deployment is filled."""
-    best, found = document.best, [*document.pareto, document.best]
+    best = document.best
+    found = [*(one for one in document.pareto if one != best), best]
     most = max(1 - (one.agreement or 0.0) for one in found) or 1.0
     points = []
     for one in found:
@@ -79,7 +80,7 @@ def pareto(document: BundleDocument) -> str:
         )
         title += f"{one.cost_per_hour:.2f} per hour, {one.power_w:,.0f} W"
         size = (1 - (one.agreement or 0.0)) / most
-        points.append(Point(one.cost_per_hour, one.text_s, size, len(one.nodes) - 1, title, one is best))
+        points.append(Point(one.cost_per_hour, one.text_s, size, len(one.nodes) - 1, title, one == best))
     groups = [(n, f"{n + 1} tier{'s' if n else ''}") for n in sorted({point.group for point in points})]
     return scatter(points, "cost per hour", "seconds of a whole text", groups)
 
