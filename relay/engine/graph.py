@@ -25,7 +25,8 @@ from family.graphs import (
 )
 from family.manifest import Graph
 from family.spec import FamilySpec
-from relay.engine.pool import CPU, MOST_ROWS, KvPool
+from relay.batch import MOST_ROWS
+from relay.engine.pool import CPU, KvPool
 from relay.log import Rows, pieces
 from relay.messages import Logits
 from relay.views import Forward, Made

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from family.graphs import past_names, present_names
 from family.spec import FamilySpec
+from relay.batch import MOST_ROWS
 from relay.errors import BusyError
 
-MOST_ROWS = 512
-"""New rows of one sequence in one call."""
 F32 = np.dtype(np.float32)
 CPU = "cpu"
 _RANGES = 128

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from family.manifest import load_manifest
 from family.profile import ForwardTime, GraphProfile, SegmentMemory
 from family.spec import FamilySpec
+from relay.batch import MOST_ROWS
 from relay.engine.engine import BundleEngine
-from relay.engine.pool import MOST_ROWS
 from relay.engine.selftest import is_chunk_invariant
 from relay.node.node import resident_bytes
 from relay.views import Forward, View

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from family.manifest import Manifest, load_manifest
+from relay.batch import MOST_ROWS
 from relay.engine.graph import OrtGraph, OrtView
-from relay.engine.pool import MOST_ROWS
 from relay.errors import BusyError
 from relay.views import Forward
 
