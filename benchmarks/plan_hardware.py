@@ -1,7 +1,7 @@
 """Times that the planner predicts from a machine's figures alone, against what others measured and published.
 
-- `own`: single forwards of this project's bundles on one core (`relay-node profile`, `experiments/plan`). The core's row
-  and how fast attention reads on CPUs are fitted to every other forward; the rest is predicted.
+- `own`: single forwards of this project's bundles on one core (`relay-node profile`, `experiments/plan`). The core's
+  row and how fast attention reads on CPUs are fitted to every other forward; the rest is predicted.
 - `layers`: decoder layers without attention, 1 to 4,096 rows, on A100, H100 and A40 (Vidur, arXiv 2405.05465). Compute,
   memory and layer time of `gpu` are fitted to three models on the A100; all else is predicted.
 - `ollama`: tokens per second of 11 models on a Jetson Orin NX. Bandwidth and layer time of that row of the table are
