@@ -153,6 +153,10 @@ class Batch:
         now = self.clock()
         return any(now - guest.answered < RECENT_S for o, guest in self._guests.items() if o is not owner)
 
+    def leave(self, owner: object) -> None:
+        """Its text is over: it does not decode any more."""
+        self._guests.pop(owner, None)
+
     def patience_s(self) -> float:
         """How long to wait for those who were just answered and soon come back; 0 or less: not at all."""
         waiting = {task.owner for task in self.tasks}
@@ -247,7 +251,7 @@ class Batch:
     def _notice(self, done: Sequence[Task[Any]]) -> None:
         """Who decodes, and what a token takes."""
         now = self.clock()
-        tokens = [task for task in done if task.is_short]
+        tokens = [task for task in done if task.is_short and not task.given_up]
         for task in tokens:
             guest = self._guests.setdefault(task.owner, Guest(now))
             guest.answered = now

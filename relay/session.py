@@ -226,11 +226,13 @@ class Session:
 
     def pause(self) -> None:
         """Keep what is here, but hold no stream upstream; the next message opens one."""
+        self._engine.leave(self)
         if self._upstream is not None:
             self._upstream.pause()
 
     async def close(self) -> None:
         """Free the session here and upstream."""
+        self._engine.leave(self)
         self._levels.clear()
         if self._upstream is not None:
             await self._upstream.close()

@@ -80,3 +80,7 @@ class Engine(Protocol):
         `at_once` lets short work hold up the event loop. Cancelled, the work ends with the forward that is under way.
         """
         ...
+
+    def leave(self, owner: object) -> None:
+        """An owner's text is over: others need not be held back for its next token."""
+        ...

@@ -15,7 +15,6 @@ from benchmarks.net.texts import QUESTIONS, Timed, timed
 from benchmarks.plan.configurations import TIERS, Configuration
 from deploy.local import node
 from relay import policy as relay_policy
-from relay.batch import RECENT_S
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import GenerateOptions
 from relay.node.text import TextCodec
@@ -23,8 +22,6 @@ from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, Speculati
 from scaling.plan.sessions import lengths
 
 THREADS = "1"
-QUIET_S = RECENT_S + 0.05
-"""Between two texts of one session alone: before, a node takes the first for one that goes on."""
 TEXTS, MANY_TEXTS = 3, 8
 """Of each session, after a first that does not count; more where the text itself says which exits decide."""
 
@@ -122,7 +119,6 @@ class _Writer:
         """One after the other."""
         found = []
         for ids in texts:
-            await asyncio.sleep(QUIET_S)
             found.append(await self.write(ids, self._configuration.tokens))
             self.written.append(self._configuration.tokens)
         return found

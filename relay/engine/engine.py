@@ -43,6 +43,10 @@ class BundleEngine:
         """Do an owner's work, together with that of others, as `relay.views.Engine` says."""
         return await self._worker.run(work, owner, at_once=at_once)
 
+    def leave(self, owner: object) -> None:
+        """An owner's text is over, as `relay.views.Engine` says."""
+        self._worker.leave(owner)
+
     def forget_work(self) -> None:
         """Count from here on."""
         for work in self.work.values():

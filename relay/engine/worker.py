@@ -22,6 +22,7 @@ class Worker:
         self._batch = Batch()
         """Belongs to who holds `_changed`, and to the thread while it is `_busy`."""
         self._arrived: list[Task[Any]] = []
+        self._left: list[object] = []
         self._waiting: dict[Task[Any], Future] = {}
         """Who waits for which task that is not done."""
         self._changed = threading.Condition()
@@ -54,6 +55,14 @@ class Worker:
         if task.error is not None:
             raise task.error
         return task.result, task.spent_s * 1e3  # type: ignore[return-value]
+
+    def leave(self, owner: object) -> None:
+        """An owner's text is over: others need not be held back for its next token."""
+        with self._changed:
+            if self._busy:
+                self._left.append(owner)
+            else:
+                self._batch.leave(owner)
 
     def close(self) -> None:
         """Wait for the forward that is under way and stop the thread; who still waits is cancelled."""
@@ -88,6 +97,9 @@ class Worker:
             done = self._batch.step()
             with self._changed:
                 self._busy = False  # before who comes back with short work is told
+                for owner in self._left:
+                    self._batch.leave(owner)
+                self._left.clear()
             self._tell(done)
 
     def _take_in(self) -> list[Task[Any]]:

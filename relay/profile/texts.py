@@ -20,7 +20,7 @@ import numpy as np
 
 from family.manifest import Manifest
 from family.profile import NodeMemory, TextTime
-from relay.batch import RECENT_S, SHORT_ROWS
+from relay.batch import SHORT_ROWS
 from relay.client.aio import AsyncRelayClient
 from relay.client.types import Node
 from relay.errors import ConfigurationError
@@ -33,8 +33,6 @@ SESSIONS = 4
 """Texts at a time, where there are several."""
 REPEATS = 3
 """Texts of each kind, twice as many where they are short."""
-QUIET_S = RECENT_S + 0.05
-"""Before a prompt that a node would cut: so long it takes the session before for one that goes on."""
 
 
 async def measure_texts(
@@ -73,7 +71,6 @@ async def _texts(client: AsyncRelayClient, manifest: Manifest) -> tuple[TextTime
         times = []
         is_long = prompt > SHORT_ROWS
         for _ in range(REPEATS if is_long else 2 * REPEATS):
-            await asyncio.sleep(QUIET_S if is_long else 0.0)
             ids = rng.integers(0, manifest.spec.vocab_size, prompt).tolist()
             times.append(await _text(client, ids, tokens, exit_, codec))
         ttft_ms, tpot_ms = (round(median(values), 4) for values in zip(*times, strict=True))

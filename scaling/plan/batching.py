@@ -123,6 +123,10 @@ class Node:
         if not self._busy:
             self._decide(0.0)  # who comes at the same time shares the forward
 
+    def leave(self, text: int) -> None:
+        """That text is over."""
+        self._guests.pop(text, None)
+
     def _decide(self, seconds: float) -> None:
         self._turn += 1
         turn = self._turn

@@ -37,7 +37,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Begin:
-    """Another text: to nodes a session of its own."""
+    """The text before is over, and another one begins: to nodes a session of its own."""
 
 
 Step: TypeAlias = tuple[int, Job] | Wait | Send | Begin
@@ -66,6 +66,8 @@ class Play:
             return
         match step:
             case Begin():
+                for node in self.nodes:
+                    node.leave(text)
                 self._go(process, next(self._texts))
             case Wait(seconds=seconds):
                 self.clock.after(max(0.0, seconds), lambda: self._go(process, text))
@@ -107,8 +109,8 @@ def play(machines: Sequence[Machine], links: int, text: Text, tokens: float, ses
     def session(number: int) -> Process:
         nonlocal done
         for i, length in enumerate(lengths(tokens, sessions, number)):
-            yield Wait(pause_s)
             yield Begin()
+            yield Wait(pause_s)
             started, came = stage.clock.now, list[float]()
 
             def tell(together: int, came: list[float] = came) -> None:

@@ -140,6 +140,9 @@ class FakeEngine:
             raise task.error
         return task.result, task.spent_s * 1e3  # type: ignore[return-value]
 
+    def leave(self, owner: object) -> None:
+        self._batch.leave(owner)
+
 
 @contextmanager
 def limits(short: int, least: int, most: int) -> Iterator[None]:

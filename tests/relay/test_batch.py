@@ -159,6 +159,18 @@ def test_a_prefill_waits_for_nobody_where_nobody_decodes() -> None:
     assert simulation.segments[0].batches == [[512], [512], [512], [464]]
 
 
+def test_a_text_that_is_over_holds_nobody_back() -> None:
+    simulation = Simulation()
+    decoding(simulation, 2, lambda: simulation.clock.now > 1.0)
+    simulation.batch.leave(1)
+    assert simulation.batch.others_decode(0), "session 2 may come back at any moment"
+    simulation.batch.leave(2)
+    simulation.segments[0].batches.clear()
+    simulation.send(0, simulation.message(300))
+    simulation.run(lambda _: None)
+    assert simulation.segments[0].batches == [[300]]
+
+
 def test_prefills_take_turns_and_short_ones_do_not_wait_for_long_ones() -> None:
     simulation = Simulation()
     simulation.send(0, simulation.message(4000))

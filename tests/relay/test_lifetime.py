@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from grpc import aio
 
-from relay import chain, hop
+from relay import batch, chain, hop
+from relay.client.aio import AsyncRelayClient
 from relay.client.sync import RelayClient
 from relay.client.types import GenerateOptions
 from relay.node.serve import NodeServer
@@ -212,6 +213,24 @@ def test_a_long_prompt_goes_up_in_several_messages(tiny_bundle: Path, monkeypatc
             options = {**OPTIONS, "policy": ExitSchedule(3)}
             assert same(await text(nodes.device, prompt, **options), await text(one, prompt, **options))
             assert nodes.device.node.link.messages > 10
+
+    asyncio.run(scenario())
+
+
+def test_a_text_that_is_over_no_longer_decodes_on_any_node(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "RECENT_S", float("inf"))
+
+    def decodes(server: NodeServer) -> bool:
+        return server.node.engine._worker._batch.others_decode(owner=None)
+
+    async def scenario() -> None:
+        async with three_nodes(tiny_bundle) as nodes, AsyncRelayClient(address(nodes.device)) as client:
+            servers = (nodes.device, nodes.edge, nodes.cloud)
+            for keep in (False, True):
+                options = GenerateOptions(policy=FixedExit(3), max_tokens=8, ignore_stop=True, keep=keep)
+                seen = [all(decodes(server) for server in servers) async for _ in client.generate(PROMPT, **options)]
+                assert any(seen)
+                await eventually(lambda: not any(decodes(server) for server in servers))
 
     asyncio.run(scenario())
 

@@ -24,7 +24,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwards, "PASSES", 1)
     monkeypatch.setattr(forwards, "MOST", 1)
     monkeypatch.setattr(texts, "REPEATS", 1)
-    monkeypatch.setattr(texts, "QUIET_S", 0.0)
 
 
 def test_every_graph_is_timed_against_rows_context_logits_and_sessions(tiny_bundle: Path, brief: None) -> None:

@@ -13,7 +13,6 @@ from relay.pace import Costs
 from relay.pace import best as relay_best
 from relay.pace import rate as relay_rate
 from scaling.plan import batching
-from scaling.plan.batching import RECENT_S
 from scaling.plan.cost import LARGEST_FORWARD, Machine
 from scaling.plan.deployment import (
     ConfidenceExit,
@@ -151,7 +150,7 @@ def test_more_of_anything_is_never_slower(policy: Policy) -> None:
 def test_one_session_alone_is_played_as_it_is_calculated(policy: Policy, within: float) -> None:
     deployment, machines, prompt, output = pair(policy), [machine(), machine()], 100, 400
     script = Script(deployment, machines, prompt, STATISTICS)
-    noted = play(machines, 1, script.text, output, 1, 2 * RECENT_S)
+    noted = play(machines, 1, script.text, output, 1, 0.05)
     found = asked(deployment, prompt=prompt, output=output)
     assert np.mean(noted.steps_s) == pytest.approx(float(found.tpot_s), rel=within)
     if not isinstance(policy, ConfidenceExit):  # of its few texts one or the other is the median
