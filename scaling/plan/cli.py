@@ -106,7 +106,7 @@ def _command(options: argparse.Namespace) -> None:
         _init(options.file or Path("fleet.yaml"))
     elif options.fleet == "schema":
         from family.strict import dumps
-        from scaling.plan.fleetfile import schema
+        from scaling.plan.fleetcheck import schema
 
         sys.stdout.write(dumps(schema()))
     elif options.fleet == "hardware":

@@ -1,14 +1,13 @@
 """A fleet from YAML: the schema of `fleet.schema.json`, then what no schema can say. Every error names the line."""
 
-import json
 from collections.abc import Iterable, Mapping
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from scaling.errors import ScalingError
 from scaling.plan.fleet import Fleet, Goals, Link, Tier, Traffic, Training, Trunk
+from scaling.plan.fleetcheck import check, wrong
 from scaling.plan.hardware import GIGA, TERA, Hardware, hardware
 from scaling.plan.yamlmarks import Marked, read_yaml
 
@@ -18,13 +17,6 @@ USUALLY_FREE = 0.1
 """Of each machine's memory, where the fleet does not say."""
 ROUNDING = 1e-6
 """How far shares may be from 1."""
-
-
-@cache
-def schema() -> Mapping[str, Any]:
-    """The JSON schema of a fleet file."""
-    text = files("scaling.plan").joinpath("fleet.schema.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
 
 
 def example() -> str:
@@ -39,80 +31,32 @@ def read_fleet(path: Path) -> Fleet:
         ScalingError: the file is missing, no YAML, or says something impossible; the text names file, line and key.
     """
     marked = read_yaml(path)
-    _check(marked)
+    check(marked)
     data = marked.data
     tiers = tuple(_tier(marked, i) for i in range(len(data["tiers"])))
     names = [tier.name for tier in tiers]
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise _wrong(marked, ("tiers", i, "name"), f"there is a tier {name} already")
+            raise wrong(marked, ("tiers", i, "name"), f"there is a tier {name} already")
     links = tuple(_link(marked, i) for i in range(len(data.get("links", ()))))
     if len(links) != len(tiers) - 1:
-        raise _wrong(
+        raise wrong(
             marked, ("links",), f"expected {len(tiers) - 1}, one between each tier and the next, got {len(links)}"
         )
+    traffic, training = _traffic(marked, tiers), _training(marked)
+    positions, context = traffic.prompt_tokens + traffic.output_tokens, training.trunk.context
+    if training.budget and positions > context:
+        told = f"prompt and output take {positions:,.0f} positions in the mean, training.trunk.context is {context:,}"
+        raise wrong(marked, ("traffic",), told)
     return Fleet(
         name=data.get("name", DEFAULT_NAME),
         tiers=tiers,
         links=links,
-        traffic=_traffic(marked, tiers),
+        traffic=traffic,
         goals=_goals(marked, names),
-        training=_training(marked),
+        training=training,
         objective=data.get("objective", Fleet.objective),
     )
-
-
-def _check(marked: Marked) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema()).iter_errors(marked.data))
-    if error is None:
-        return
-    keys = tuple(error.absolute_path)
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-        unknown = next(key for key in error.instance if key not in known)
-        raise _wrong(marked, (*keys, unknown), f"no such key; expected one of {', '.join(known)}")
-    if error.validator == "required" and isinstance(error.instance, dict):
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        raise _wrong(marked, keys, f"{missing} is missing")
-    if error.validator in ("oneOf", "not"):
-        raise _wrong(marked, keys, "give compute, or parameters and tokens")
-    raise _wrong(marked, keys, _plain(error))
-
-
-def _plain(error: Any) -> str:
-    value = json.dumps(error.instance)[:60]
-    limits = {
-        "exclusiveMinimum": "more than",
-        "minimum": "at least",
-        "exclusiveMaximum": "less than",
-        "maximum": "at most",
-    }
-    if error.validator in limits:
-        return f"expected a number {limits[error.validator]} {error.validator_value:g}, got {value}"
-    if error.validator == "type":
-        return f"expected {_KINDS[error.validator_value]}, got {value}"
-    if error.validator == "enum":
-        return f"expected one of {', '.join(map(str, error.validator_value))}, got {value}"
-    if error.validator == "pattern":
-        return f"expected letters, digits and dashes, got {value}"
-    return str(error.message)
-
-
-_KINDS = {
-    "number": "a number",
-    "integer": "a whole number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "keys with values",
-}
-
-
-def _wrong(marked: Marked, keys: Iterable[str | int], problem: str) -> ScalingError:
-    return ScalingError(f"{marked.place(keys)}: {problem}")
 
 
 def _tier(marked: Marked, i: int) -> Tier:
@@ -121,7 +65,7 @@ def _tier(marked: Marked, i: int) -> Tier:
     try:
         machine = _hardware(data["name"], data["hardware"])
     except ScalingError as error:
-        raise _wrong(marked, ("tiers", i, "hardware"), str(error)) from None
+        raise wrong(marked, ("tiers", i, "hardware"), str(error)) from None
     return Tier(
         name=data["name"],
         hardware=machine,
@@ -155,7 +99,7 @@ def _link(marked: Marked, i: int) -> Link:
     both = data.get("bandwidth_mbps")
     up, down = data.get("up_mbps", both), data.get("down_mbps", both)
     if up is None or down is None:
-        raise _wrong(marked, ("links", i), "bandwidth_mbps is missing, or up_mbps and down_mbps")
+        raise wrong(marked, ("links", i), "bandwidth_mbps is missing, or up_mbps and down_mbps")
     return Link(
         rtt_s=data["rtt_ms"] * MILLI,
         up_bps=up * MEGA,
@@ -171,12 +115,12 @@ def _traffic(marked: Marked, tiers: tuple[Tier, ...]) -> Traffic:
     decided = _shares(marked, [tier.name for tier in tiers])
     devices = tiers[0].count
     if devices is None:
-        raise _wrong(marked, ("tiers", 0), "count is missing: the first tier's machines are where requests come from")
+        raise wrong(marked, ("tiers", 0), "count is missing: the first tier's machines are where requests come from")
     if "trace" in data:
         return _traced(marked, devices, decided)
     for key in ("requests_per_second", *lengths):
         if key not in data:
-            raise _wrong(marked, ("traffic",), f"{key} is missing, or a trace")
+            raise wrong(marked, ("traffic",), f"{key} is missing, or a trace")
     rate = data["requests_per_second"] * devices
     peak = data.get("peak", Traffic.peak)
     return Traffic(rate, data["prompt_tokens"], data["output_tokens"], peak=peak, decided=decided)
@@ -189,12 +133,12 @@ def _traced(marked: Marked, devices: int, decided: Mapping[str, float]) -> Traff
     data = marked.data["traffic"]
     for key in ("prompt_tokens", "output_tokens"):
         if key in data:
-            raise _wrong(marked, ("traffic", key), "the trace has it; leave one of them out")
+            raise wrong(marked, ("traffic", key), "the trace has it; leave one of them out")
     try:
         trace = read_trace(marked.path.parent / Path(data["trace"]).expanduser())
         peak = data["peak"] if "peak" in data else trace.peak()
     except ScalingError as error:
-        raise _wrong(marked, ("traffic", "trace"), str(error)) from None
+        raise wrong(marked, ("traffic", "trace"), str(error)) from None
     rate = data["requests_per_second"] * devices if "requests_per_second" in data else trace.rate
     prompt, output = float(trace.prompt_tokens.mean()), float(trace.output_tokens.mean())
     return Traffic(rate, prompt, output, trace.prompt_cv, peak, decided)
@@ -205,7 +149,7 @@ def _shares(marked: Marked, names: list[str]) -> dict[str, float]:
     for name in shares:
         _known(marked, ("traffic", "decided", name), name, names)
     if shares and abs(sum(shares.values()) - 1) > ROUNDING:
-        raise _wrong(marked, ("traffic", "decided"), f"shares are 1 together, these are {sum(shares.values()):g}")
+        raise wrong(marked, ("traffic", "decided"), f"shares are 1 together, these are {sum(shares.values()):g}")
     return shares
 
 
@@ -236,13 +180,15 @@ def _training(marked: Marked) -> Training:
             given = {**given, key: tuple(sorted(given[key]))}
     trunk = Trunk(**given)
     at = ("training", "trunk")
+    if odd := next((width for width in trunk.widths if width % trunk.head_dim), None):
+        raise wrong(marked, (*at, "widths"), f"expected multiples of head_dim, {trunk.head_dim}; {odd} is none")
     if (trunk.branch == "lowrank") != (trunk.rank is not None):
-        raise _wrong(marked, (*at, "rank"), "goes with branch: lowrank, which needs it")
+        raise wrong(marked, (*at, "rank"), "goes with branch: lowrank, which needs it")
     if trunk.head_dim % 2:
-        raise _wrong(marked, (*at, "head_dim"), "expected an even number: positions turn pairs of components")
+        raise wrong(marked, (*at, "head_dim"), "expected an even number: positions turn pairs of components")
     return Training(data.get("compute"), data.get("parameters"), data.get("tokens"), trunk)
 
 
 def _known(marked: Marked, keys: Iterable[str | int], name: str, names: list[str]) -> None:
     if name not in names:
-        raise _wrong(marked, keys, f"no such tier; there are {', '.join(names)}")
+        raise wrong(marked, keys, f"no such tier; there are {', '.join(names)}")

@@ -80,6 +80,8 @@ def read_trace(path: Path) -> Requests:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ScalingError(f"{path}: {error.strerror or error}; expected a trace of requests") from None
+    except UnicodeDecodeError:
+        raise ScalingError(f"{path}: not UTF-8 text; expected a trace of requests") from None
     if not lines:
         raise ScalingError(f"{path}: the file is empty")
     if lines[0].startswith("{"):
@@ -91,6 +93,8 @@ def read_trace(path: Path) -> Requests:
             f"{path}:1: expected the columns {', '.join(AZURE)}, or JSON lines with {', '.join(MOONCAKE)}; "
             f"got {lines[0][:60]!r}"
         )
+    if not rows:
+        raise ScalingError(f"{path}: a head and no requests")
     arrival, prompts, outputs = (np.array(column) for column in zip(*rows, strict=True))
     order = np.argsort(arrival, kind="stable")
     arrival = arrival[order] - arrival.min()

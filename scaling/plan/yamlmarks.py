@@ -54,10 +54,14 @@ class Marked:
     def place(self, keys: Iterable[str | int]) -> str:
         """`fleet.yaml:12: tiers[0].name`, for messages; of the nearest part around it where there is no such value."""
         full = tuple(keys)
-        known = full
+        return f"{self.path}:{self.line(full)}" + (f": {dotted(full)}" if full else "")
+
+    def line(self, keys: Iterable[str | int]) -> int:
+        """Where a value stands, or the nearest part around it."""
+        known = tuple(keys)
         while known and known not in self.lines:
             known = known[:-1]
-        return f"{self.path}:{self.lines.get(known, 1)}" + (f": {dotted(full)}" if full else "")
+        return self.lines.get(known, 1)
 
 
 def dotted(keys: Keys) -> str:
@@ -87,13 +91,22 @@ def read_yaml(path: Path) -> Marked:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ScalingError(f"{path}:{line}: not YAML: {error.problem or error.context}") from None
+        raise ScalingError(f"{path}:{line}: not YAML: {_problem(error)}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ScalingError(f"{path}: not YAML: {error}") from None
     if root is None:
         raise ScalingError(f"{path}: is empty; write an example with: plan-family init {path}")
     lines: dict[Keys, int] = {}
     return Marked(path, _value(root, (), path, lines, ()), lines)
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """What the parser found, where what it was reading began, and what it often is."""
+    told = str(error.problem or error.context)
+    if error.context and error.context_mark:
+        told += f" ({error.context}, from line {error.context_mark.line + 1})"
+    hints = {"<block end>": "indent it as its neighbours", "'\\t'": "indent by spaces", "':'": "is a colon missing?"}
+    return "; ".join([told, *(hint for sign, hint in hints.items() if sign in str(error.problem))][:2])
 
 
 def _value(node: yaml.Node, keys: Keys, path: Path, lines: dict[Keys, int], above: tuple[int, ...]) -> Any:

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from scaling.errors import ScalingError
-from scaling.plan.fleetfile import example, read_fleet, schema
+from scaling.plan.fleetcheck import schema
+from scaling.plan.fleetfile import example, read_fleet
 from scaling.plan.yamlmarks import read_yaml
 
 FLEET = """\
@@ -88,7 +89,28 @@ def test_a_trace_gives_rate_lengths_and_peak(tmp_path: Path) -> None:
         ("    count: 20\n", "    cuont: 20\n", 5, "tiers[0].cuont: no such key; expected one of name, count"),
         ("    count: 20\n", "    count: 20\n    count: 21\n", 6, "tiers[0].count: stands here a second time"),
         ("Snapdragon 8 Gen 3", "Snapdragon 8 Gen 33", 6, "tiers[0].hardware: no hardware 'Snapdragon 8 Gen 33'"),
-        ("[int8, int4]", "[int8, int3]", 7, "tiers[0].precision"),
+        ("    count: 20\n", "    count: 10k\n", 5, 'a whole number, got "10k"; write digits alone'),
+        ("hardware: Snap", "hardwre: Snap", 6, "tiers[0].hardwre: no such key; expected one of name, count, hardware"),
+        ("hardware: Snap", "hardwre: Snap", 6, "did you mean hardware?"),
+        ("hardware: Snapdragon 8 Gen 3", "hardware: 8", 6, "hardware: expected text or keys with values, got 8"),
+        ("[int8, int4]", "fp16", 7, 'tiers[0].precision: expected one of f32, int8, int4, got "fp16"'),
+        ("[int8, int4]", "[int8, int3]", 7, 'tiers[0].precision[1]: expected one of f32, int8, int4, got "int3"'),
+        ("[int8, int4]", "[]", 7, "tiers[0].precision: expected a list of at least 1, got []"),
+        ("name: box", "name: Box", 8, "tiers[1].name: expected small letters, digits and dashes"),
+        ("{tflops: {f32: 2, int8: 8}", "{tflops: 2", 9, "tiers[1].hardware.tflops: expected keys with values, got 2"),
+        ("rtt_ms: 8,", "rtt_s: 0.008,", 11, "links[0].rtt_s: no such key"),
+        ("ttft_ms: 900", "ttft_ms:", 18, "goals.ttft_ms: expected a number, got nothing"),
+        ("{phone: 0.8}", "{phone: 80}", 22, "expected a number at most 1, got 80; it is a share: 80% is 0.8"),
+        (
+            "prompt_tokens: 100",
+            "prompt_tokens: 5000",
+            12,
+            "5,050 positions in the mean, training.trunk",
+        ),
+        ("  compute: 1e20\n", "  compute: 1e20\n  trunk: {widths: [1024, 1000]}\n", 26, "head_dim, 64; 1000 is none"),
+        ("    count: 20\n", "    count 20\n", 6, "is a colon missing?"),
+        ("    count: 20\n", "   count: 20\n", 5, "indent it as its neighbours"),
+        ("    count: 20\n", "\tcount: 20\n", 5, "indent by spaces"),
         ("name: box", "name: phone", 8, "tiers[1].name: there is a tier phone already"),
         ("tflops: {f32: 2, int8: 8}, ", "", 9, "tiers[1].hardware"),
         ("  - {rtt_ms: 8, up_mbps: 20", "  - {rtt_ms: 8, up: 20", 11, "links[0].up: no such key"),

@@ -47,6 +47,7 @@ def test_both_kinds_of_trace_are_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "the file is empty"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "a head and no requests"),
         ("a,b\n1,2\n", ":1: expected the columns TIMESTAMP, ContextTokens, GeneratedTokens, or JSON lines"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n", ":2: .*yesterday"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1\n", ":2: "),
@@ -59,6 +60,12 @@ def test_what_is_no_trace_is_refused_with_its_line(tmp_path: Path, text: str, me
     path.write_text(text)
     with pytest.raises(ScalingError, match=message):
         read_trace(path)
+
+
+def test_a_trace_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ScalingError, match="not UTF-8 text; expected a trace"):
+        read_trace(tmp_path / "trace")
 
 
 def test_a_trace_that_is_not_there_is_named(tmp_path: Path) -> None:
