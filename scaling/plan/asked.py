@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from family.manifest import Manifest, load_manifest
@@ -25,10 +26,11 @@ class Asked:
     """By tier, `profile` or `hardware`."""
     question: Question
 
-    @property
+    @cached_property
     def machines(self) -> dict[str, Machine]:
         """By tier, at the bundle's precision."""
-        return {tier: kinds[self.manifest.precision] for tier, kinds in self.question.machines.items()}
+        precision = self.manifest.precision
+        return {tier: kinds[precision] for tier, kinds in self.question.machines.items()}
 
     def with_machine(self, tier: str, machine: Machine) -> "Asked":
         """The same with another machine for a tier."""

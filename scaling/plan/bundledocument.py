@@ -6,7 +6,7 @@ from scaling.findings import Finding
 from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
 from scaling.plan.explain import Explanation
 
-BUNDLE_PLAN_VERSION = 1
+BUNDLE_PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,15 @@ class BundleChoice:
     send: str
     codec: str
     ttft_s: float
+    """At the goals' percentile of texts at the traffic's peak."""
     tpot_s: float
+    """The same, of tokens after the first; at least their mean."""
+    ttft_mean_s: float
+    """At the traffic's peak."""
+    tpot_mean_s: float
     agreement: float | None
     text_s: float
-    """From the request to the last token."""
+    """From the request to the last token: the mean at the peak."""
     bytes_up_text: float
     """Over all links."""
     cost_per_hour: float
@@ -84,6 +89,8 @@ class BundleDocument:
     precision: str
     exit_layers: tuple[int, ...]
     objective: str
+    percentile: float
+    """At which the times of the choices are given, and judged by the goals."""
     candidates: int
     """Deployments that were scored and ranked: all that there are."""
     best: BundleChoice

@@ -65,6 +65,7 @@ def plan_bundle(
         asked.manifest.precision,
         tuple(exit_.layer for exit_ in asked.manifest.spec.exits),
         fleet.objective,
+        fleet.goals.percentile,
         len(order),
         best,
         tuple(others),

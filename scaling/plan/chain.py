@@ -9,40 +9,11 @@ import numpy as np
 from scaling.plan.cost import LARGEST_FORWARD, Machine, Number
 from scaling.plan.deployment import Deployment
 from scaling.plan.flops import branch_flops, head_flops, layer_flops
-from scaling.plan.wire import FRAMING, ROOT_TWO, reply_s, row_bytes, transfer_s
+from scaling.plan.spent import Spent
+from scaling.plan.wire import FRAMING, reply_s, row_bytes, transfer_s
 
-P95_OF_TWO = 4.74
-"""The 95th percentile of the sum of two exponentials of mean 1."""
 _LAGS = (1, 2, 3, 4, 6, 8, 12, 20, 32, 64)
 """Rows at which a place that was left out for so many tokens is looked at."""
-
-
-class Spent:
-    """What something takes: in time from its begin to its end, and of each place and link. Grows by what is added."""
-
-    __slots__ = ("busy", "down", "flops", "seconds", "up", "way")
-
-    def __init__(self, places: int) -> None:
-        self.seconds: Number = 0.0
-        self.busy: list[Number] = [0.0] * places
-        self.flops: list[Number] = [0.0] * places
-        self.up: list[Number] = [0.0] * (places - 1)
-        self.down: list[Number] = [0.0] * (places - 1)
-        self.way: list[Number] = [0.0] * (places - 1)
-
-    def add(self, other: "Spent", times: Number = 1.0) -> "Spent":
-        """The other so many times, after what is here."""
-        self.seconds = self.seconds + times * other.seconds
-        for own, more in (
-            (self.busy, other.busy),
-            (self.flops, other.flops),
-            (self.up, other.up),
-            (self.down, other.down),
-            (self.way, other.way),
-        ):
-            for i, value in enumerate(more):
-                own[i] = own[i] + times * value
-        return self
 
 
 class Chain:
@@ -62,9 +33,9 @@ class Chain:
         self._layers = [segment.n_layers for segment in spec.segments]
         self._branches = [exit_.branch != "norm" for exit_ in spec.exits]
 
-    def leaves(self, exit_: int) -> bool:
-        """Whether the exit is beyond the first place."""
-        return self._deployment.place_of(exit_) > 0
+    def place(self, exit_: int) -> int:
+        """Where the exit is."""
+        return self._deployment.place_of(exit_)
 
     def nothing(self) -> Spent:
         """To be added to."""
@@ -147,11 +118,6 @@ class Chain:
             mean = mean + weight * self.part(into, exit_, rows, context, reach * weight)
         return mean
 
-    def jitter_p95(self, exit_: int) -> Number:
-        """How much more than the mean jitter adds to a step, at the 95th percentile; of the most jittery link."""
-        links = self._links[: self._deployment.place_of(exit_)]
-        return max((link.jitter_s / ROOT_TWO * (P95_OF_TWO - 2) for link in links), default=0.0)
-
     def _through(
         self, into: Spent, exit_: int, places: range, rows: Number, wanted: Number, context: Number, hop: bool = False
     ) -> None:
@@ -177,6 +143,7 @@ class Chain:
         for g in segments:
             seconds = seconds + costs[g].seconds(rows, context)  # type: ignore[assignment]
             layers += self._layers[g - 1]
+            into.run(place, ("segment", g), rows, context, 0.0, times)
         into.flops[place] = into.flops[place] + times * rows * layers * self._layer_flops
         return self._work(into, place, seconds, times)
 
@@ -192,6 +159,7 @@ class Chain:
     ) -> Number:
         read = rows if self._branches[exit_ - 1] else wanted
         seconds = self.machines[place].exits[exit_].seconds(read, context, wanted)
+        into.run(place, ("exit", exit_), read, context, wanted, times)
         branch = branch_flops(self._deployment.spec, exit_, self._layer_flops)
         into.flops[place] = into.flops[place] + times * (read * branch + wanted * self._head_flops)
         return self._work(into, place, seconds, times)

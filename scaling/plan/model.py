@@ -8,11 +8,12 @@ with all drafts of a round (`SpeculativeExit`).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, median, quantiles
+from dataclasses import dataclass, replace
+from statistics import fmean, median
 from typing import TypeVar
 
-from scaling.plan.chain import Chain, Spent
+from scaling.plan.batching import Graph
+from scaling.plan.chain import Chain
 from scaling.plan.cost import Machine, Number
 from scaling.plan.deployment import (
     ConfidenceExit,
@@ -26,16 +27,29 @@ from scaling.plan.memory import memory_bytes
 from scaling.plan.rounds import rounds
 from scaling.plan.script import Script
 from scaling.plan.sessions import play
-from scaling.plan.wire import FRAMING
+from scaling.plan.spent import Spent, Use
+from scaling.plan.wire import FRAMING, request_s
 
 K = TypeVar("K")
 V = TypeVar("V")
 NO_STATISTICS = Statistics()
-HALF, P95 = 0.5, 0.95
+HALF = 0.5
 PAUSE_S = 0.05
 """Between two texts of a session."""
 _FEW_DRAFTS = 4.0
 """Drafts at which what one more adds to a verification is taken."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a share of the tokens takes, without jitter and without waiting for other texts."""
+
+    share: float
+    seconds: Number
+    reaches: int
+    """The last place that has a part in it, from 0; -1: it comes with the token before it."""
+    more: float = 0.0
+    """Tokens that the last place writes by itself before this one is seen, since they come together."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +60,10 @@ class Prediction:
     """From the request to the first token; the median over texts."""
     tpot_s: Number
     """Mean time from token to token after the first."""
-    tpot_p95_s: Number
-    """So long the next token takes at most, for 95 of 100: by the policy and the link's jitter. What else a machine
-    does comes on top."""
+    first: tuple[Case, ...]
+    """What a first token may take, of a text alone; shares are 1 together."""
+    further: tuple[Case, ...]
+    """The same of the tokens after it."""
     link_up_prompt: tuple[Number, ...]
     """By link, bytes of a text that do not depend on how many tokens it has."""
     link_up_token: tuple[Number, ...]
@@ -57,7 +72,11 @@ class Prediction:
     memory_bytes: Mapping[str, Number]
     """By tier, of a node that serves the sessions."""
     busy_s: Mapping[str, tuple[Number, Number]]
-    """By tier, seconds that a node works for a prompt, and for a token."""
+    """By tier, seconds that a node works for the first token, and for a further one."""
+    uses: Mapping[str, Mapping[Graph, Use]]
+    """By tier, what a whole text runs its graphs for."""
+    beside: float
+    """Of what the first place is asked for, the share that no token waits for: what is drafted during verifications."""
     link_s: tuple[tuple[Number, Number], ...]
     """By link, seconds that a prompt, and a token, is on its way there and back."""
     flops: Mapping[str, Number]
@@ -107,35 +126,35 @@ def predict(
     context = prompt_tokens + output_tokens / 2
     match deployment.policy:
         case FixedExit():
-            first, step, p95_s, asked = _fixed(chain, deployment.policy, prompt_tokens, output_tokens, context)
+            found = _fixed(chain, deployment.policy, prompt_tokens, output_tokens, context)
         case ConfidenceExit(epsilon=epsilon):
             shares = _known(statistics.shares, epsilon, "shares of the exits at epsilon")
             begins = statistics.first.get(epsilon, shares)
-            first, step, p95_s, asked = _confidence(chain, shares, begins, prompt_tokens, output_tokens, context)
+            found = _confidence(chain, shares, begins, prompt_tokens, output_tokens, context)
         case SpeculativeExit(exit=exit_, draft_exit=draft):
             right = _known(statistics.acceptance, (draft, exit_), "acceptance of drafts by (draft, target) exit")
-            first, step, p95_s, asked = _speculative(
-                chain, deployment.policy, right, prompt_tokens, output_tokens, context
-            )
+            found = _speculative(chain, deployment.policy, right, prompt_tokens, output_tokens, context)
+    first, step, asked = found.first, found.step, found.asked
     ttft_s, tpot_s = first.seconds, step.seconds
     if sessions > 1:
-        ttft_s, tpot_s, p95_s = _together(
-            deployment, chain.machines, prompt_tokens, output_tokens, sessions, statistics
-        )
-    if deployment.client is not None:
-        ttft_s = ttft_s + deployment.client.rtt_s
+        ttft_s, tpot_s = _together(deployment, chain.machines, prompt_tokens, output_tokens, sessions, statistics)
+    client_s = request_s(deployment.client, prompt_tokens) if deployment.client else 0.0
+    whole = chain.nothing().add(first).add(step, output_tokens - 1)
     tiers = [place.tier for place in deployment.places]
     reached = range(len(deployment.links))
     used = [float(asked[-1] > deployment.places[i].segments[-1]) for i in reached]
     return Prediction(
-        ttft_s=ttft_s,
+        ttft_s=ttft_s + client_s,
         tpot_s=tpot_s,
-        tpot_p95_s=p95_s,
+        first=tuple(replace(case, seconds=case.seconds + client_s) for case in found.firsts),
+        further=found.furthers,
         link_up_prompt=tuple(first.up[i] + FRAMING.opening * used[i] for i in reached),
         link_up_token=tuple(step.up),
         link_down_token=tuple(step.down),
         memory_bytes=memory_bytes(deployment, machines, asked, prompt_tokens, output_tokens, sessions),
         busy_s={t: (first.busy[i], step.busy[i]) for i, t in enumerate(tiers)},
+        uses={t: whole.uses[i] for i, t in enumerate(tiers)},
+        beside=found.beside,
         link_s=tuple(zip(first.way, step.way, strict=True)),
         flops={t: step.flops[i] for i, t in enumerate(tiers)},
         beyond=_beyond(machines, tiers, prompt_tokens + output_tokens, sessions),
@@ -153,24 +172,41 @@ def _beyond(machines: Mapping[str, Machine], tiers: Sequence[str], positions: fl
     return tuple(found)
 
 
-_Found = tuple[Spent, Spent, Number, Sequence[int]]
-"""The first token, a further one in the mean, the 95th percentile of its time, and the exits that are ever asked."""
+@dataclass(frozen=True)
+class _Found:
+    """What a policy makes of a text."""
+
+    first: Spent
+    """Up to the first token; its seconds are the median."""
+    step: Spent
+    """A further one in the mean."""
+    asked: tuple[int, ...]
+    """The exits that are ever asked."""
+    firsts: tuple[Case, ...]
+    furthers: tuple[Case, ...]
+    beside: float = 0.0
 
 
 def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, context: float) -> _Found:
     """Of a burst, the first tokens come together, and so do those of each round trip after."""
-    first, step = chain.prefill(policy.exit, prompt), chain.step(policy.exit, context)
+    first, step, last = chain.prefill(policy.exit, prompt), chain.step(policy.exit, context), chain.place(policy.exit)
     if not policy.burst:
-        return first, step, step.seconds + chain.jitter_p95(policy.exit), (policy.exit,)
+        return _Found(first, step, (policy.exit,), (Case(1.0, first.seconds, last),), (Case(1.0, step.seconds, last),))
     alone, together = chain.step(policy.exit, context, hops=False), policy.burst + 1
-    later = max(0.0, output - together)
+    later, further = max(0.0, output - together), max(1.0, output - 1)
     rounds_ = math.ceil(later / together)
-    mean = chain.nothing().add(step, rounds_ / max(1.0, output - 1))
-    mean.add(alone, (later - rounds_) / max(1.0, output - 1))
-    mean.down = [size + FRAMING.token * (1 - rounds_ / max(1.0, output - 1)) for size in mean.down]
-    seldom = rounds_ / max(1.0, output - 1) < 1 - P95
-    p95_s = 0.0 if seldom else step.seconds + policy.burst * alone.seconds
-    return first.add(alone, min(policy.burst, output - 1)), mean, p95_s, (policy.exit,)
+    mean = chain.nothing().add(step, rounds_ / further)
+    mean.add(alone, (later - rounds_) / further)
+    mean.down = [size + FRAMING.token * (1 - rounds_ / further) for size in mean.down]
+    more = min(policy.burst, output - 1)
+    first.add(alone, more)
+    furthers = _in_rounds(rounds_ / further, mean.seconds, last)
+    return _Found(first, mean, (policy.exit,), (Case(1.0, first.seconds, last, more),), furthers)
+
+
+def _in_rounds(share: float, mean_s: Number, last: int) -> tuple[Case, ...]:
+    """Tokens that come together: one of them waits for all."""
+    return Case(1 - share, 0.0, -1), Case(share, mean_s / share if share else 0.0, last)
 
 
 def _confidence(
@@ -180,36 +216,41 @@ def _confidence(
     depth = len(shares)
     reach, reach_first = ([sum(drawn[g:]) for g in range(depth)] for drawn in (shares, begins))
     first, step = chain.nothing(), chain.nothing()
-    median_s, latest = chain.request(first), chain.token(step)
-    p95_s = latest
+    first_s, step_s = chain.request(first), chain.token(step)
+    median_s, firsts, furthers = first_s, [], []
     for g in range(depth):
-        part_s = chain.part(first, g + 1, prompt, 0.0, reach_first[g])
-        median_s = median_s + part_s if reach_first[g] >= HALF else median_s
-        latest = latest + chain.lagging(step, g + 1, reach[g], context)
+        first_s = first_s + chain.part(first, g + 1, prompt, 0.0, reach_first[g])
+        median_s = first_s if reach_first[g] >= HALF else median_s
+        step_s = step_s + chain.lagging(step, g + 1, reach[g], context)
         missed = (1 - reach_first[g]) * (1 - (1 - reach[g]) ** (output - 1))  # the prompt is read here by a later token
         if missed:
             chain.part(step, g + 1, prompt, 0.0, missed / max(1.0, output - 1))
-        p95_s = latest if sum(shares[:g]) < P95 else p95_s
+        firsts.append(Case(begins[g], first_s, chain.place(g + 1)))
+        furthers.append(Case(shares[g], step_s, chain.place(g + 1)))
     first.seconds = median_s
-    return first, step, p95_s, tuple(range(1, depth + 1))
+    return _Found(first, step, tuple(range(1, depth + 1)), tuple(firsts), tuple(furthers))
 
 
 def _speculative(
     chain: Chain, policy: SpeculativeExit, right: float, prompt: float, output: float, context: float
 ) -> _Found:
-    first = chain.prefill(policy.exit, prompt)
+    first, last = chain.prefill(policy.exit, prompt), chain.place(policy.exit)
     draft = chain.draft(policy.draft_exit, context)
     none, few = (chain.verification(policy.exit, policy.draft_exit, k, context) for k in (0.0, _FEW_DRAFTS))
     row_s = (few.seconds - none.seconds) / _FEW_DRAFTS
     costs = float(draft.seconds), float(none.seconds), max(float(row_s), 0.0)
-    mean = rounds(*costs, right, policy.length, overlap=chain.leaves(policy.exit))
+    mean = rounds(*costs, right, policy.length, overlap=last > 0)
     whole = chain.verification(policy.exit, policy.draft_exit, mean.drafts, context).add(draft, mean.made)
     whole.seconds = mean.seconds
     unused = (mean.tokens - 1) / 2  # of the last round, in the mean
-    step = chain.nothing().add(whole, (1 + unused / max(1.0, output - 1)) / mean.tokens)
+    times = (1 + unused / max(1.0, output - 1)) / mean.tokens
+    step = chain.nothing().add(whole, times)
     chain.token(step)
-    p95_s = mean.seconds if 1 / mean.tokens >= 1 - P95 else 0.0
-    return first, step, p95_s, (policy.draft_exit, policy.exit)
+    furthers = _in_rounds(min(times, 1.0), step.seconds, last)
+    waited = (mean.seconds - costs[1] - costs[2] * mean.drafts) / max(costs[0], 1e-9)
+    beside = 1 - min(1.0, waited / mean.made) if mean.made else 0.0
+    exits = policy.draft_exit, policy.exit
+    return _Found(first, step, exits, (Case(1.0, first.seconds, last),), furthers, beside)
 
 
 def _together(
@@ -219,11 +260,11 @@ def _together(
     output: float,
     sessions: int,
     statistics: Statistics,
-) -> tuple[float, float, float]:
-    """TTFT (median), TPOT (mean) and its 95th percentile of texts that share the nodes, as they were played."""
+) -> tuple[float, float]:
+    """TTFT (median) and TPOT (mean) of texts that share the nodes, as they were played."""
     script = Script(deployment, machines, prompt, statistics)
     noted = play(machines, len(deployment.links), script.text, output, sessions, PAUSE_S)
-    return median(noted.ttft_s), fmean(noted.steps_s), quantiles(noted.steps_s, n=20)[-1]
+    return median(noted.ttft_s), fmean(noted.steps_s)
 
 
 def _known(found: Mapping[K, V], key: K, what: str) -> V:

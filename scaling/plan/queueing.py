@@ -39,9 +39,15 @@ class Sized:
     """From a request to its first token, as far as this tier takes part: mean."""
     ttft_var: Number
     """Its variance, s²."""
+    length_s: Number
+    """The standard deviation that the prompts' lengths make of it: tiers that read the same prompt have it together."""
     tpot_s: Number
     """Of a further token: mean."""
     tpot_var: Number
+    first_alone_s: Number
+    """`ttft_s` of a text that meets no other."""
+    token_alone_s: Number
+    """`tpot_s` of it."""
 
     def ttft(self, percentile: float) -> Number:
         """Time to first token at a percentile, in seconds."""
@@ -110,7 +116,8 @@ def sizing(
         needed = np.maximum(np.ceil(demand.rate / most * (1 - 1e-9)), 1.0)
     count = needed if machines is None else np.broadcast_to(np.asarray(machines, float), needed.shape)
     at = state.at(np.where(np.isfinite(count), demand.rate / count, most))
-    return Sized(count, at.busy, at.load, at.held, at.ttft_s, at.ttft_var, at.tpot_s, at.tpot_var)
+    times = at.ttft_s, at.ttft_var, at.length_s, at.tpot_s, at.tpot_var
+    return Sized(count, at.busy, at.load, at.held, *times, state.ttft_s[0], state.tpot_s[0])
 
 
 def _largest_rate(rate: NDArray[np.float64], limits: Sequence[tuple[Number, Number]]) -> NDArray[np.float64]:

@@ -60,6 +60,8 @@ class Demand:
     away_s: Number = 0.0
     """From a token's answer to the session's next question: what other tiers and the links take. 0: the tier writes on
     by itself, and a session is always in the next forward."""
+    positions: Number = 1.0
+    """That a session has grown by for each token that is asked for here: more where others decide most of them."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class States:
     held_var: NDArray[np.float64]
     ttft_s: NDArray[np.float64]
     ttft_var: NDArray[np.float64]
+    length_s: NDArray[np.float64]
+    """What of `ttft_s`'s standard deviation the prompts' lengths make."""
     tpot_s: NDArray[np.float64]
     tpot_var: NDArray[np.float64]
 
@@ -112,7 +116,7 @@ def states(forward: Forward, demand: Demand) -> States:
     )
     others = np.concatenate([[1e-9], np.geomspace(1e-2, MOST_SESSIONS, GRID - 1)]).reshape(-1, *(1 for _ in shape))
     further = np.maximum(output - 1, 1e-3)
-    context = prompt + output * (1 + demand.output_cv**2) / 2
+    context = prompt + output * demand.positions * (1 + demand.output_cv**2) / 2
     decoding = 1 + others
     step = forward(decoding, context, decoding, decoding)
     row = (forward(decoding + MOST_ROWS, context, decoding, decoding + 1) - step) / MOST_ROWS
@@ -139,7 +143,8 @@ def states(forward: Forward, demand: Demand) -> States:
     others_var = others / (1 - slope)
     busy = 1 - (1 - rate * extra) * nobody
     ttft = taking + wait + (1 - nobody) * token / 2
-    ttft_var = (demand.prompt_cv * by_length / left) ** 2 + wait**2 + token**2 / 12
+    length = demand.prompt_cv * by_length / left
+    ttft_var = length**2 + wait**2 + token**2 / 12
     piece = np.minimum(part, prompt) * row
     in_mixed = np.minimum(rate * extra * token / piece, 1.0)
     waits = np.where(np.asarray(away) > 0, busy * token / 2, 0.0)
@@ -154,6 +159,7 @@ def states(forward: Forward, demand: Demand) -> States:
         "held_var": others_var + rate * ttft + elsewhere,
         "ttft_s": ttft,
         "ttft_var": ttft_var,
+        "length_s": length,
         "tpot_s": token + waits,
         "tpot_var": tpot_var,
     }

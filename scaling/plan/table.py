@@ -104,6 +104,7 @@ def bundle_table(document: BundleDocument) -> str:
         *aligned([NODE_HEAD, *map(node_row, best.nodes)]),
         "",
         *aligned([CHOICE_HEAD, *(choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
+        f"TTFT and TPOT: {document.percentile:g} of 100 texts and tokens are as quick at the traffic's peak",
         "",
         *([*explanation_lines(document.explanation), ""] if document.explanation else ()),
         *(f"outside: {text}" for text in outside(document)),

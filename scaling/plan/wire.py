@@ -61,3 +61,15 @@ def reply_s(link: Link) -> Number:
     """What a message waits for beside its own bytes: the way there and back with what disturbs it, and the reply."""
     late_s = ROOT_TWO * link.jitter_s + 2 * link.loss * (link.rtt_s + LEAST_RTO_S)
     return link.rtt_s + late_s + transfer_s(FRAMING.down, link.down_bps)
+
+
+def request_s(link: Link, prompt_tokens: Number) -> Number:
+    """What a client waits for beside its node: the prompt's ids on their way there, and the first token's way back."""
+    return transfer_s(prompt_tokens * ID_BYTES + FRAMING.up, link.up_bps) + reply_s(link)
+
+
+def reply_var(link: Link) -> Number:
+    """Variance of that, s²: jitter, and that one of the two messages is lost."""
+    lost = 1 - (1 - link.loss) ** 2
+    var: Number = link.jitter_s**2 + lost * (1 - lost) * (link.rtt_s + LEAST_RTO_S) ** 2
+    return var

@@ -74,12 +74,13 @@ def fixed(fleet: Fleet, bundle: Path) -> list[BundleChoice]:
 
 
 def test_a_text_is_on_its_legs_all_of_the_time(fleet: Fleet, tiny_bundle: Path) -> None:
-    found = fixed(fleet, tiny_bundle)
+    """All of it where it never waits for others."""
+    found = fixed(replace(fleet, traffic=replace(fleet.traffic, requests_per_second=1e-6)), tiny_bundle)
     assert {len(one.nodes) for one in found} == {1, 2, 3} and any(not one.legs[0].tier for one in found)
     for one in found:
         first = sum(leg.first_s + leg.first_back_s for leg in one.legs)
-        assert first == pytest.approx(one.ttft_s, rel=1e-6, abs=1e-9), one
-        assert sum(leg.token_s + leg.token_back_s for leg in one.legs) == pytest.approx(one.tpot_s, rel=1e-6), one
+        assert first == pytest.approx(one.ttft_mean_s, rel=1e-3), one
+        assert sum(leg.token_s + leg.token_back_s for leg in one.legs) == pytest.approx(one.tpot_mean_s, rel=1e-3), one
         ends = [(x + width) for _, x, width in boxes(timeline(one))]
         assert max(ends) <= 841
 

@@ -1,0 +1,155 @@
+"""What deployments ask of their tiers at the traffic's peak: machines, and how long texts wait for each other there.
+
+A shared tier is the queue of `scaling.plan.sharing`. Its question is what a text asks it for at once: a token, or with
+drafts all of a round. A policy may leave some graphs out of some questions (`Use`): where n texts share a forward, a
+graph that a question needs with probability w runs with probability 1 - (1 - w)^n, over the rows of those who need it.
+What differs only in numbers is sized at once, so all deployments are looked at, and none is left out by a guess.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaling.plan.asked import Asked
+from scaling.plan.batching import Graph
+from scaling.plan.cost import Machine, Number
+from scaling.plan.memory import memory_bytes
+from scaling.plan.place import Choice
+from scaling.plan.queueing import Demand, sizing
+from scaling.plan.sharing import Forward
+from scaling.plan.spent import Use
+from scaling.runs import FloatArray
+
+TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Served:
+    """One place's tier at the peak. Times are of a text or a question that comes here."""
+
+    machines: float
+    """Infinite where no number is enough."""
+    sessions: float
+    """Texts under way on a machine."""
+    together: float
+    """Of these, those that wait for no other tier."""
+    busy: float
+    """Share of the time in which a machine computes."""
+    questions: float = 0.0
+    """Of a text after its first token, of all texts in the mean."""
+    first_wait_s: float = 0.0
+    first_var: float = 0.0
+    """s², without what the prompts' lengths make of it."""
+    length_s: float = 0.0
+    """Standard deviation of the first token's time by these."""
+    wait_s: float = 0.0
+    """Of a question."""
+    var: float = 0.0
+
+
+def served(asked: Asked, found: Sequence[Choice], load: float) -> dict[tuple[int, int], Served]:
+    """By number of the choice and of its place, with shared machines planned up to a load."""
+    own, made, alike = asked.fleet.tiers[0], {}, defaultdict(list)
+    peak = asked.fleet.traffic.requests_per_second * asked.fleet.traffic.peak
+    for n, choice in enumerate(found):
+        for i, place in enumerate(choice.deployment.places):
+            uses = choice.prediction.uses[place.tier]
+            if place.tier == own.name:
+                count = float(own.count or 1)
+                made[n, i] = Served(count, 1.0, 1.0, peak * busy_s(asked, choice, own.name) / count)
+            elif not uses:
+                made[n, i] = Served(1.0, 0.0, 0.0, 0.0)
+            else:
+                alike[place.tier, tuple(sorted(uses))].append((n, i))
+    for (tier, graphs), rows in alike.items():
+        made.update(zip(rows, _sized(asked, tier, graphs, [found[n] for n, _ in rows], load), strict=True))
+    return made
+
+
+def _sized(asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Choice], load: float) -> list[Served]:
+    """A shared tier at the peak: its texts share forwards, and are away while others work on them."""
+    traffic, machine = asked.fleet.traffic, asked.machines[tier]
+    prompt, further = traffic.prompt_tokens, max(traffic.output_tokens - 1, TINY)
+    uses = {graph: _columns([choice.prediction.uses[tier][graph] for choice in found]) for graph in graphs}
+    reach = np.clip(np.max([use.read for use in uses.values()], axis=0) / prompt, TINY, 1.0)
+    questions = np.maximum(np.max([use.runs for use in uses.values()], axis=0), TINY)
+    each = questions / reach
+    forward = _forward(machine, uses, questions, reach * prompt)
+    context = prompt + traffic.output_tokens / 2
+    alone_s = np.asarray(forward(1.0, context, 1.0, 1.0))
+    text_s = np.array([further * float(choice.prediction.tpot_s) for choice in found])
+    chained = np.array([len(choice.deployment.places) > 1 for choice in found])
+    away = np.where(chained, np.maximum(text_s / each - alone_s, 0.0), 0.0)
+    empty = np.array([empty_bytes(asked, choice, tier) for choice in found])
+    size = np.array([float(choice.prediction.memory_bytes[tier]) for choice in found]) - empty
+    demand = Demand(
+        traffic.requests_per_second * traffic.peak * reach,
+        prompt,
+        1 + each,
+        traffic.prompt_cv,
+        away_s=away,
+        positions=traffic.output_tokens / (1 + each),
+    )
+    with np.errstate(invalid="ignore"):  # far beyond what was measured, a curve may fall below 0
+        sized = sizing(forward, demand, size, room_bytes(asked, tier) - empty, load)
+    count, sessions = np.asarray(sized.machines), np.asarray(sized.sessions)
+    gone = demand.rate / count * each * away  # Little's law
+    first = sized.ttft_s - sized.first_alone_s, sized.ttft_var - np.square(sized.length_s), sized.length_s
+    token = sized.tpot_s - sized.token_alone_s, sized.tpot_var
+    rows = count, sessions, np.maximum(sessions - gone, 0.0), sized.busy, questions, *first, *token
+    return [Served(*map(float, row)) for row in zip(*np.broadcast_arrays(*rows), strict=True)]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A `Use` of several choices."""
+
+    runs: FloatArray
+    rows: FloatArray
+    wanted: FloatArray
+    read: FloatArray
+
+
+def _columns(uses: Sequence[Use]) -> _Columns:
+    return _Columns(*np.array([[use.runs, use.rows, use.wanted, use.read] for use in uses], float).T)
+
+
+def _forward(machine: Machine, uses: Mapping[Graph, _Columns], questions: FloatArray, read: FloatArray) -> Forward:
+    """The forwards of a node for so many texts' questions, whose rows beyond one each are prompts'."""
+
+    def forward(rows: Number, context: Number, wanted: Number, sessions: Number) -> Number:
+        long = np.maximum(rows - sessions, 0.0)
+        seconds: Number = machine.node.job_s * np.maximum(sessions - 1, 0.0)
+        for (kind, g), use in uses.items():
+            cost = machine.segments[g] if kind == "segment" else machine.exits[g]
+            needed, part = use.runs / questions, np.clip(use.read / read, 0.0, 1.0)
+            runs = np.maximum(1 - (1 - needed) ** sessions * np.where(long > 0, 1 - part, 1.0), TINY)
+            texts = sessions * needed
+            asked = sessions * use.rows / questions + long * part
+            logits = wanted * use.wanted / questions
+            seconds = seconds + runs * cost.seconds(asked / runs, context, logits / runs, np.maximum(texts / runs, 1.0))
+        return seconds
+
+    return forward
+
+
+def busy_s(asked: Asked, choice: Choice, tier: str) -> float:
+    """Seconds that a tier works for a text."""
+    first_s, token_s = choice.prediction.busy_s[tier]
+    return float(first_s) + (asked.fleet.traffic.output_tokens - 1) * float(token_s)
+
+
+def room_bytes(asked: Asked, tier: str) -> float:
+    """What the goals leave of a machine's memory."""
+    return asked.machines[tier].memory_bytes * (1 - asked.fleet.goals.memory_free.get(tier, 0.0))
+
+
+def empty_bytes(asked: Asked, choice: Choice, tier: str) -> float:
+    """A node's memory without any session."""
+    traffic, deployment = asked.fleet.traffic, choice.deployment
+    found = memory_bytes(
+        deployment, asked.machines, (deployment.deepest,), traffic.prompt_tokens, traffic.output_tokens, 0
+    )
+    return float(found[tier])
