@@ -1,10 +1,11 @@
 """How many drafts pay, by what the steps of a speculation cost and how often its drafts are right. Pure: no clock.
 
-A round makes drafts at `draft_ms` each, sends k of them and waits `verify_ms` + k `row_ms`; meanwhile it drafts on. If
-each draft is right with probability a, a round decides E(k) = (1 - a^(k+1)) / (1 - a) tokens (Leviathan et al.,
-arXiv 2211.17192, eq. 1). With a^(k+1) all are right, and so is the first that was made ahead, which stands where the
-target's own token does; then the next round begins with the others ready, else with none. So rounds are a chain of two
-states, and `best` finds the lengths k of both that decide the most tokens per millisecond.
+A round makes drafts at `draft_ms` each, sends k of them and waits `verify_ms` + k `row_ms`; meanwhile it drafts on, as
+many as the next round may send, and one more. If each draft is right with probability a, a round decides
+E(k) = (1 - a^(k+1)) / (1 - a) tokens (Leviathan et al., arXiv 2211.17192, eq. 1). With a^(k+1) all are right, and so is
+the first that was made ahead, which stands where the target's own token does; then the next round begins with the others
+ready, else with none. So rounds are a chain of two states, and `best` finds the lengths k of both that decide the most
+tokens per millisecond. Lengths of 0 are a round trip per token, so the best are never slower.
 
 A round's drafts are not all alike. With the best rate r and the worth h of beginning ready, in tokens, one more draft
 pays if P a (1 - (1 - a) h) > r (draft_ms + row_ms), where P is the probability that all drafts so far are right, from
@@ -23,13 +24,15 @@ _DECAY = 0.97
 """Of what was seen, with each new draft that was checked."""
 _TIME_DECAY = 0.9
 """Of times, with each new one."""
+_ROW_DECAY = 0.99
+"""Of what rounds said about a row: lengths differ little from round to round, so that it takes many to tell."""
 _BINS = 10
 """Of confidence."""
 _PRIOR = 4.0
 """Drafts of a bin that the mean of all counts for."""
 _FIRST_RIGHT, _FIRST_WRONG = 2.0, 1.0
 """As if seen before the first draft."""
-_ROW_SHARE, _ROW_WEIGHT = 0.25, 8.0
+_ROW_SHARE, _ROW_WEIGHT = 0.25, 2.0
 """What a row of a verification is taken to cost, as a share of a draft, and how many rounds that counts for."""
 
 
@@ -63,26 +66,24 @@ def expected(right: float, length: int) -> float:
     return float(_expected(right, np.array(length)))
 
 
-def rate(costs: Costs, right: float, fresh: int, ready: int, most: int = MOST_DRAFTS, *, overlap: bool = True) -> Plan:
-    """What these lengths reach. A round that begins ready sends at least what is there."""
-    return _best_of(costs, right, np.array([fresh]), np.array([ready]), most, overlap=overlap)
+def rate(costs: Costs, right: float, fresh: int, ready: int, *, overlap: bool = True) -> Plan:
+    """What these lengths reach."""
+    return _best_of(costs, right, np.array([fresh]), np.array([ready]), overlap=overlap)
 
 
 def best(costs: Costs, right: float, most: int = MOST_DRAFTS, *, overlap: bool = True) -> Plan:
     """The lengths of the highest rate."""
     lengths = np.arange(most + 1)
-    found = _best_of(costs, right, lengths, lengths, most, overlap=overlap)
-    return _best_of(costs, right, np.full(most + 1, found.fresh), lengths, most, overlap=overlap)
+    return _best_of(costs, right, np.repeat(lengths, most + 1), np.tile(lengths, most + 1), overlap=overlap)
 
 
-def _best_of(costs: Costs, right: float, fresh: Lengths, ready: Lengths, most: int, *, overlap: bool) -> Plan:
+def _best_of(costs: Costs, right: float, fresh: Lengths, ready: Lengths, *, overlap: bool) -> Plan:
     """The best of pairs of lengths (n,)."""
     waits = costs.verify_ms + costs.row_ms * fresh
-    made = np.minimum(waits // max(costs.draft_ms, 1e-6), most + 1) - 1  # the first is not there to be sent
-    made = np.maximum(made, 0) if overlap else np.zeros(len(fresh))
-    ready = np.maximum(ready, np.minimum(made, most)).astype(np.intp)
+    made = waits // max(costs.draft_ms, 1e-6) - 1  # the first is not there to be sent
+    made = np.clip(made, 0, ready) if overlap else np.zeros(len(fresh))
     fresh_ms = fresh * costs.draft_ms + waits
-    ready_ms = np.maximum(0, ready - made) * costs.draft_ms + costs.verify_ms + costs.row_ms * ready
+    ready_ms = (ready - made) * costs.draft_ms + costs.verify_ms + costs.row_ms * ready
     to_ready = np.where(made > 0, right ** (fresh + 1.0), 0.0)
     stays = np.minimum(right ** (ready + 1.0), 1 - 1e-9)
     share = to_ready / (to_ready + 1 - stays)
@@ -109,8 +110,10 @@ class Pace:
         self._bins = [[0.0, 0.0] for _ in range(_BINS)]
         """Of each bin of confidence, drafts that were right and that were checked."""
         self._draft_ms: float | None = None
-        self._rounds = [0.0] * 5
-        """Sums over rounds: of 1, k, k², ms, k ms."""
+        self._round: tuple[float, float] | None = None
+        """Of rounds, k and ms in the mean."""
+        self._spread = [0.0, 0.0]
+        """Sums over rounds, of what k was off the mean before it: its square, and by what ms was off."""
         self._plan: Plan | None = None
         self.total_checked = 0
         """Drafts compared with the target's choice so far."""
@@ -124,12 +127,10 @@ class Pace:
     @property
     def costs(self) -> Costs | None:
         """Measured; None before the first draft and the first round."""
-        count, k, kk, ms, kms = self._rounds
-        if self._draft_ms is None or count == 0:
+        if self._draft_ms is None or self._round is None:
             return None
-        k, kk, ms, kms = k / count, kk / count, ms / count, kms / count
-        weight = _ROW_WEIGHT / count
-        row_ms = (kms - k * ms + weight * _ROW_SHARE * self._draft_ms) / (kk - k * k + weight)
+        k, ms = self._round
+        row_ms = (self._spread[1] + _ROW_WEIGHT * _ROW_SHARE * self._draft_ms) / (self._spread[0] + _ROW_WEIGHT)
         row_ms = min(max(row_ms, 0.0), ms / (k + 1))
         return Costs(self._draft_ms, max(ms - row_ms * k, 0.0), row_ms)
 
@@ -152,10 +153,15 @@ class Pace:
             gain *= self._right_at(confidence)
         return gain > plan.rate * (costs.draft_ms + costs.row_ms)
 
-    def fits(self, elapsed_ms: float, length: int) -> bool:
-        """Whether another draft is made before the answer comes to `length` drafts, sent `elapsed_ms` ago."""
-        costs = self.costs
-        return costs is None or elapsed_ms + costs.draft_ms <= costs.verify_ms + costs.row_ms * length
+    def goes_ahead(self, elapsed_ms: float, sent: int, made: int, length: int | None = None) -> bool:
+        """Whether to make another draft behind `sent` ones, which went `elapsed_ms` ago, and `made` behind them: if it
+        is made before the answer comes, and the next round may send it. `length` is what rounds send; None: the best.
+        """
+        costs, plan = self.costs, self.plan()
+        if costs is None or plan is None:
+            return True
+        in_time = elapsed_ms + costs.draft_ms <= costs.verify_ms + costs.row_ms * sent
+        return in_time and made < 1 + (plan.ready if length is None else length)
 
     def drafted(self, ms: float) -> None:
         """A draft took so long."""
@@ -163,8 +169,10 @@ class Pace:
 
     def verified(self, length: int, ms: float) -> None:
         """A verification of `length` drafts took so long."""
-        for i, new in enumerate((1.0, length, length * length, ms, length * ms)):
-            self._rounds[i] = _TIME_DECAY * self._rounds[i] + new
+        k, mean_ms = self._round or (length, ms)
+        for i, new in enumerate((length - k, ms - mean_ms)):
+            self._spread[i] = _ROW_DECAY * self._spread[i] + (length - k) * new
+        self._round = _TIME_DECAY * k + (1 - _TIME_DECAY) * length, _TIME_DECAY * mean_ms + (1 - _TIME_DECAY) * ms
         self._plan = None
 
     def checked(self, confidence: float, right: bool) -> None:

@@ -98,7 +98,8 @@ class Speculation:
         try:
             await asyncio.sleep(0)  # it is on its way: from now on drafts are made away from the event loop
             while not flight.done() and self._may_draft(min(most, sent + MOST_DRAFTS)):
-                if not self._pace.fits((time.perf_counter() - started) * 1e3, sent):
+                elapsed_ms, made = (time.perf_counter() - started) * 1e3, len(self._tape.drafts) - sent
+                if not self._pace.goes_ahead(elapsed_ms, sent, made, self._policy.length):
                     break
                 await self._draft(question)
             return await flight

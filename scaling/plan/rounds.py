@@ -1,8 +1,9 @@
 """Rounds of speculation in the mean: how many tokens they decide, and how long they take (as `relay.pace` argues).
 
-A round makes drafts, sends k of them and waits; meanwhile it drafts on. With acceptance a it decides
-(1 - a^(k+1)) / (1 - a) tokens (Leviathan et al., arXiv 2211.17192, eq. 1). Where all were right, and the first that was
-made ahead is too, the next round begins with the others ready. So rounds are a chain of two states.
+A round makes drafts, sends k of them and waits; meanwhile it drafts on, as many as the next round may send, and one
+more. With acceptance a it decides (1 - a^(k+1)) / (1 - a) tokens (Leviathan et al., arXiv 2211.17192, eq. 1). Where all
+were right, and the first that was made ahead is too, the next round begins with the others ready. So rounds are a chain
+of two states.
 """
 
 from dataclasses import dataclass
@@ -54,18 +55,17 @@ def _at(
 ) -> Rounds:
     """The best of the pairs of lengths: of rounds that begin with no draft, and with those that were made ahead."""
     waits = verify_s + row_s * fresh
-    beside = np.clip(waits // max(draft_s, 1e-9), 0, MOST_DRAFTS) if overlap else np.zeros_like(waits)
+    beside = np.clip(waits // max(draft_s, 1e-9), 0, ready + 1) if overlap else np.zeros_like(waits)
     ahead = np.maximum(0, beside - 1)  # the first is not there to be sent
-    ready = np.maximum(ready, ahead)
     fresh_s = fresh * draft_s + waits
-    ready_s = np.maximum(0, ready - ahead) * draft_s + verify_s + row_s * ready
+    ready_s = (ready - ahead) * draft_s + verify_s + row_s * ready
     begins, stays = np.where(ahead > 0, right ** (fresh + 1), 0.0), right ** (ready + 1)
     share = begins / (begins + 1 - stays)
     tokens = (1 - share) * _decided(right, fresh) + share * _decided(right, ready)
     seconds = (1 - share) * fresh_s + share * ready_s
     i = np.unravel_index(np.argmax(tokens / seconds), tokens.shape)
     sent = float(((1 - share) * fresh + share * ready)[i])
-    new = float(((1 - share) * fresh + share * np.maximum(0, ready - ahead))[i])
+    new = float(((1 - share) * fresh + share * (ready - ahead))[i])
     made = new + float(np.broadcast_to(beside, tokens.shape)[i])
     return Rounds(float(tokens[i]), float(seconds[i]), sent, made)
 

@@ -106,7 +106,8 @@ class Script:
             sent = stage.clock.now
             flight = _Flight(sent + verify_s)
             if self._deployment.place_of(policy.exit):
-                stage.start(self._ahead(policy.draft_exit, self._prompt + done + drafts, flight, stage))
+                ahead = self._ahead(policy.draft_exit, self._prompt + done + drafts, wanted + 1, flight, stage)
+                stage.start(ahead)
             yield from self._verified(policy, drafts, self._prompt + done)
             flight.under_way, verify_s = False, stage.clock.now - sent
             accepted = 0
@@ -120,9 +121,9 @@ class Script:
     def _draft(self, exit_: int, context: float) -> tuple[int, Job]:
         return 0, Job(range(1, exit_ + 1), 1.0, context, exit_, 1.0)
 
-    def _ahead(self, exit_: int, context: float, flight: _Flight, stage: Play) -> Process:
+    def _ahead(self, exit_: int, context: float, most: int, flight: _Flight, stage: Play) -> Process:
         draft_s = 0.0
-        while flight.under_way and flight.made < MOST_DRAFTS and stage.clock.now + draft_s <= flight.until:
+        while flight.under_way and flight.made < most and stage.clock.now + draft_s <= flight.until:
             begun = stage.clock.now
             yield self._draft(exit_, context + flight.made)
             draft_s = stage.clock.now - begun
