@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from family.errors import ProfileError
 from family.manifest import Manifest, load_manifest
 from family.profile import load_profile
 from scaling.errors import ScalingError
@@ -75,7 +76,9 @@ def _machine(tier: Tier, manifest: Manifest) -> tuple[Machine, str]:
             )
         return roofline(manifest.spec, tier.hardware, manifest.precision), "hardware"
     profile = load_profile(tier.profile)
-    measured = profile.bundle(manifest.precision)
-    if measured.family != manifest.family_fingerprint:
-        raise ScalingError(f"{tier.profile}: measured another family; run relay-node profile with this bundle")
-    return machine(profile, manifest.precision), "profile"
+    try:
+        if profile.bundle(manifest.precision).family != manifest.family_fingerprint:
+            raise ProfileError("measured another family; run relay-node profile with this bundle")
+        return machine(profile, manifest.precision), "profile"
+    except ProfileError as error:
+        raise ProfileError(f"{tier.profile}: {error}") from None

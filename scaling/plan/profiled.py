@@ -18,6 +18,7 @@ from statistics import mean
 
 import numpy as np
 
+from family.errors import ProfileError
 from family.profile import BundleProfile, ForwardTime, GraphProfile, Profile, TextTime
 from scaling.plan.cost import Machine, NodeCost, Number
 
@@ -53,6 +54,8 @@ def curve(points: Iterable[tuple[float, float]]) -> Curve:
     return Curve(tuple(xs), tuple(mean(by_x[x]) for x in xs))
 
 
+DISTURBED = 0.8
+"""A text's step takes at least this share of its forwards' time, unless something else ran while they were measured."""
 MOST_KNOWN = 1 << 14
 """Times that a graph remembers: a search asks for the same ones again and again."""
 
@@ -146,7 +149,11 @@ def _wanted(alone: Sequence[ForwardTime], least: int) -> Curve:
 
 
 def machine(profile: Profile, precision: str) -> Machine:
-    """A profile's machine at one of its precisions. Raises `ProfileError` where it has no such bundle."""
+    """A profile's machine at one of its precisions.
+
+    Raises:
+        ProfileError: it has no such bundle, or its times contradict each other.
+    """
     bundle = profile.bundle(precision)
     costs = {(g.kind, g.index): measured_graph(g) for g in bundle.graphs}
     spec = bundle.spec
@@ -190,6 +197,11 @@ def _node_cost(bundle: BundleProfile, costs: Mapping[tuple[str, int], MeasuredGr
         prefill = sum(float(g.seconds(rows, 0)) for g in graphs) + float(last.seconds(rows, 0, 1))
         context = rows + found.tokens / 2
         step = sum(float(g.seconds(1, context)) for g in graphs) + float(last.seconds(1, context, 1))
+        if which is short and found.tpot_ms / 1e3 < DISTURBED * step:
+            raise ProfileError(
+                f"a text took {found.tpot_ms:.1f} ms a token, and {step * 1e3:.1f} ms are the forwards in it alone: "
+                "something else ran while this was measured; run relay-node profile again on a quiet machine"
+            )
         return found.ttft_ms / 1e3 - prefill, found.tpot_ms / 1e3 - step, rows
 
     def short(texts: Iterable[TextTime]) -> TextTime:
@@ -199,7 +211,8 @@ def _node_cost(bundle: BundleProfile, costs: Mapping[tuple[str, int], MeasuredGr
         return max(texts, key=lambda t: t.prompt_tokens)
 
     depth = bundle.spec.granularity
-    first, token_s, _ = text(1, short)
+    first, step_s, _ = text(1, short)
+    token_s = max(0.0, step_s)
     job_s = _job_s(bundle, costs, token_s)
     if depth == 1:
         return NodeCost(max(0.0, first), token_s, job_s)

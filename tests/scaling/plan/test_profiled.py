@@ -69,6 +69,14 @@ def test_a_machine_of_another_precision_is_refused(profile: Profile) -> None:
         machine(profile, "int2")
 
 
+def test_a_profile_measured_beside_other_work_is_refused(profile: Profile) -> None:
+    (bundle,) = profile.bundles
+    slow = [replace(g, forwards=tuple(replace(f, ms=2 * f.ms) for f in g.forwards)) for g in bundle.graphs]
+    busy = replace(profile, bundles=(replace(bundle, graphs=tuple(slow)),))
+    with pytest.raises(ProfileError, match="run relay-node profile again on a quiet machine"):
+        machine(busy, bundle.precision)
+
+
 def test_statistics_are_read_strictly(tmp_path: Path) -> None:
     found = load_statistics(STORED / "statistics.json").statistics()
     assert set(found.acceptance) == {(1, 2), (1, 3), (2, 3)} and all(0 < a < 1 for a in found.acceptance.values())
