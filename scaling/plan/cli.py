@@ -152,23 +152,28 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _follow(options: argparse.Namespace) -> None:
-    from scaling.plan.fleetfile import read_fleet
     from scaling.plan.follow import follow
 
     tls = options.ca, options.cert, options.key
-    follow(read_fleet(Path(options.fleet)), options.bundle, options.statistics, options.online, options.every, tls)
+    follow(_fleet(options), options.bundle, options.statistics, options.online, options.every, tls)
+
+
+def _fleet(options: argparse.Namespace) -> "Fleet":
+    """Of a bundle."""
+    from family.manifest import load_manifest
+    from scaling.plan.fleetfile import read_fleet
+
+    return read_fleet(Path(options.fleet), load_manifest(options.bundle).spec.context)
 
 
 def _plan_bundle(options: argparse.Namespace) -> None:
     from family.strict import dumps
     from scaling.plan.bundleplan import plan_bundle
-    from scaling.plan.fleetfile import read_fleet
     from scaling.plan.outputs import check_out, write_bundle
     from scaling.plan.table import bundle_table
 
     check_out(options.out)
-    fleet = read_fleet(Path(options.fleet))
-    found = plan_bundle(fleet, options.bundle, options.statistics, options.strict, options.explain)
+    found = plan_bundle(_fleet(options), options.bundle, options.statistics, options.strict, options.explain)
     write_bundle(found, options.out)
     sys.stdout.write(dumps(found) if options.json else bundle_table(found) + f"\nwrote {options.out}\n")
 

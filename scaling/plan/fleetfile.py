@@ -24,8 +24,12 @@ def example() -> str:
     return files("scaling.plan").joinpath("fleet.example.yaml").read_text(encoding="utf-8")
 
 
-def read_fleet(path: Path) -> Fleet:
+def read_fleet(path: Path, context: int | None = None) -> Fleet:
     """Read a fleet.
+
+    Args:
+        path: the file.
+        context: positions of a session of the bundle that is there; None: the family is to be trained.
 
     Raises:
         ScalingError: the file is missing, no YAML, or says something impossible; the text names file, line and key.
@@ -44,9 +48,11 @@ def read_fleet(path: Path) -> Fleet:
             marked, ("links",), f"expected {len(tiers) - 1}, one between each tier and the next, got {len(links)}"
         )
     traffic, training = _traffic(marked, tiers), _training(marked)
-    positions, context = traffic.prompt_tokens + traffic.output_tokens, training.trunk.context
-    if training.budget and positions > context:
-        told = f"prompt and output take {positions:,.0f} positions in the mean, training.trunk.context is {context:,}"
+    positions, whose = traffic.prompt_tokens + traffic.output_tokens, "the bundle's context"
+    if context is None and training.budget:
+        context, whose = training.trunk.context, "training.trunk.context"
+    if context is not None and positions > context:
+        told = f"prompt and output take {positions:,.0f} positions in the mean, {whose} is {context:,}"
         raise wrong(marked, ("traffic",), told)
     return Fleet(
         name=data.get("name", DEFAULT_NAME),

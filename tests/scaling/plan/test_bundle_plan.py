@@ -186,6 +186,7 @@ def test_the_command_writes_plan_nodes_and_replicas(
         ("--statistics x.json", "--statistics: goes with --bundle"),
         ("--bundle {bundle} --law sweep-exits", "--law: is of a family that is to be trained"),
         ("", "the fleet has no training: give compute"),
+        ("--bundle {bundle}/none", "none/manifest.json: no such file"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -194,6 +195,21 @@ def test_what_does_not_go_together_is_refused(
     with pytest.raises(SystemExit):
         cli.main([str(path), "--out", str(tmp_path / "plan"), *arguments.format(bundle=tiny_bundle).split()])
     assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_texts_longer_than_the_bundles_context_are_refused_with_the_line(
+    online: bool, path: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is said of a family that is to be trained."""
+    path.write_text(FLEET.replace("prompt_tokens: 40", "prompt_tokens: 240") + "training: {compute: 1e15}\n")
+    way = ["--online", "localhost:1"] if online else ["--out", str(tmp_path / "plan")]
+    with pytest.raises(SystemExit):
+        cli.main([str(path), "--bundle", str(tiny_bundle), *way])
+    told = capsys.readouterr().err
+    assert f"{path}:15: traffic: prompt and output take 270 positions in the mean, the bundle's context is 256" in told
+    path.write_text(FLEET + "training: {compute: 1e15, trunk: {context: 64}}\n")
+    cli.main([str(path), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "plan")])
 
 
 def test_policies_are_written_as_the_sdk_takes_them() -> None:
