@@ -3,9 +3,9 @@
 A round makes drafts at `draft_ms` each, sends k of them and waits `verify_ms` + k `row_ms`; meanwhile it drafts on, as
 many as the next round may send, and one more. If each draft is right with probability a, a round decides
 E(k) = (1 - a^(k+1)) / (1 - a) tokens (Leviathan et al., arXiv 2211.17192, eq. 1). With a^(k+1) all are right, and so is
-the first that was made ahead, which stands where the target's own token does; then the next round begins with the others
-ready, else with none. So rounds are a chain of two states, and `best` finds the lengths k of both that decide the most
-tokens per millisecond. Lengths of 0 are a round trip per token, so the best are never slower.
+the first that was made ahead, which stands where the target's own token does; then the next round begins with the
+others ready, else with none. So rounds are a chain of two states, and `best` finds the lengths k of both that decide
+the most tokens per millisecond. Lengths of 0 are a round trip per token, so the best are never slower.
 
 A round's drafts are not all alike. With the best rate r and the worth h of beginning ready, in tokens, one more draft
 pays if P a (1 - (1 - a) h) > r (draft_ms + row_ms), where P is the probability that all drafts so far are right, from
