@@ -29,7 +29,7 @@ def at_random(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of any length, and any number of drafts made ahead: what pays depends on the machine's load."""
     chance = random.Random(11)
     monkeypatch.setattr(Pace, "pays", lambda _, drafts: len(drafts) < 12 and chance.random() < 0.8)
-    monkeypatch.setattr(Pace, "fits", lambda _, *__: chance.random() < 0.8)
+    monkeypatch.setattr(Pace, "goes_ahead", lambda _, *__: chance.random() < 0.8)
 
 
 async def compared(bundle: Path, prompts: list[Any], tokens: int, temperature: float) -> None:

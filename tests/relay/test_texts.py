@@ -83,7 +83,7 @@ class AnyPace(Pace):
     def pays(self, confidences: Sequence[float]) -> bool:
         return len(confidences) < MOST_DRAFTS and self.chance.random() < 0.7
 
-    def fits(self, elapsed_ms: float, length: int) -> bool:
+    def goes_ahead(self, elapsed_ms: float, sent: int, made: int, length: int | None = None) -> bool:
         return self.chance.random() < 0.7
 
 
