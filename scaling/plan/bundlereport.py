@@ -7,7 +7,7 @@ from scaling.plan.bundledocument import BundleChoice, BundleDocument, Leg
 from scaling.plan.drawing import COLOURS, GREY, WAY, WIDTH, Bar, Point, bars, line, rect, scatter, svg, text
 from scaling.plan.explain import explanation_lines
 from scaling.plan.report import html_table, page
-from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of
+from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of, small
 
 LANE = 52.0
 
@@ -24,7 +24,7 @@ def bundle_report(document: BundleDocument) -> str:
         f"{escape(best.codec)}. At the traffic's peak the first token comes after {best.ttft_mean_s * 1e3:,.0f} ms in "
         f"the mean, {document.percentile:g} of 100 within {best.ttft_s * 1e3:,.0f} ms; each further one after "
         f"{best.tpot_mean_s * 1e3:.1f} ms and within {best.tpot_s * 1e3:.1f} ms; {agrees} the last exit's. It costs "
-        f"{best.cost_per_hour:,.2f} per hour and takes {best.power_w:,.0f} W.</p>",
+        f"{small(best.cost_per_hour, 2)} per hour and takes {small(best.power_w)} W.</p>",
         "<h2>Where the segments run</h2>",
         placement(document),
         *html_table([NODE_HEAD, *map(node_row, best.nodes)]),
@@ -79,7 +79,7 @@ def pareto(document: BundleDocument) -> str:
         title = (
             f"{places_of(one)}: {one.policy}, {one.send} as {one.codec}, {one.text_s:.3g} s a text, agrees {agrees}, "
         )
-        title += f"{one.cost_per_hour:.2f} per hour, {one.power_w:,.0f} W"
+        title += f"{small(one.cost_per_hour, 2)} per hour, {small(one.power_w)} W"
         size = (1 - (one.agreement or 0.0)) / most
         points.append(Point(one.cost_per_hour, one.text_s, size, len(one.nodes) - 1, title, one == best))
     groups = [(n, f"{n + 1} tier{'s' if n else ''}") for n in sorted({point.group for point in points})]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from scaling.plan.document import Chosen, PlanDocument
 from scaling.plan.drawing import COLOURS, GREY, LIGHT, WAY, WIDTH, Bar, Point, bars, line, rect, scatter, svg, text
 from scaling.plan.plan import Plan, TierPlan
+from scaling.plan.table import small
 
 
 def placement(document: PlanDocument) -> str:
@@ -50,7 +51,8 @@ def pareto(document: PlanDocument) -> str:
     for plan in plans:
         exits = ", ".join(map(str, plan.exit_layers))
         title = f"{_names(plan)}: N {plan.parameters:.3g}, exits {exits}, loss {plan.loss:.3f}, "
-        title += f"{plan.cost_per_hour:.2f} per hour, {plan.tpot_s * 1e3:.1f} ms per token, {plan.power_w:,.0f} W"
+        spent = f"{small(plan.cost_per_hour, 2)} per hour", f"{plan.tpot_s * 1e3:.1f} ms per token"
+        title += f"{', '.join(spent)}, {small(plan.power_w)} W"
         size, group = plan.tpot_s / slowest, len(plan.tiers) - 1
         points.append(Point(plan.cost_per_hour, plan.loss, size, group, title, plan is document.best))
     groups = [(g, f"G = {g + 1}") for g in sorted({point.group for point in points})]

@@ -1,5 +1,6 @@
 """A plan for people: the ranked table, and the table of known machines."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from scaling.plan.beside import Beside
@@ -57,8 +58,8 @@ def tier_row(tier: TierPlan) -> tuple[str, ...]:
         f"{tier.load:.1%}",
         f"{tier.memory_gb:.3g}",
         f"{tier.room_gb:.3g}",
-        f"{tier.cost_per_hour:,.2f}",
-        f"{tier.power_w:,.0f}",
+        small(tier.cost_per_hour, 2),
+        small(tier.power_w),
     )
 
 
@@ -72,8 +73,8 @@ def plan_row(i: int, plan: Plan) -> tuple[str, ...]:
         f"{plan.tokens:.3g}",
         f"{plan.loss:.3f}",
         f"{plan.tpot_s * 1e3:.1f}",
-        f"{plan.cost_per_hour:,.2f}",
-        f"{plan.power_w:,.0f}",
+        small(plan.cost_per_hour, 2),
+        small(plan.power_w),
     )
 
 
@@ -88,11 +89,12 @@ def _beside(ways: Sequence[Beside]) -> Iterator[str]:
 def way_row(way: Beside) -> tuple[str, ...]:
     """Name, loss, TPOT, cost, power, what it is."""
     values = (way.loss, way.tpot_s and way.tpot_s * 1e3, way.cost_per_hour, way.power_w)
-    cells = ("-" if value is None else form.format(value) for value, form in zip(values, _FORMS, strict=True))
+    cells = ("-" if value is None else small(value, places) for value, places in zip(values, _PLACES, strict=True))
     return way.name, *cells, way.what + (f"; fails {', '.join(way.fails)}" if way.fails else "")
 
 
-_FORMS = ("{:.3f}", "{:.1f}", "{:,.2f}", "{:,.0f}")
+_PLACES = (3, 1, 2, 0)
+"""Decimals."""
 
 
 def bundle_table(document: BundleDocument) -> str:
@@ -136,7 +138,7 @@ def choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
     but += ["outside of what was measured"] if choice.outside else []
     return (
         str(i), places, choice.policy, choice.send, choice.codec, *times, agrees, f"{choice.bytes_up_text / 1e3:,.1f}",
-        f"{choice.cost_per_hour:,.2f}", f"{choice.power_w:,.0f}", "; ".join(but),
+        small(choice.cost_per_hour, 2), small(choice.power_w), "; ".join(but),
     )  # fmt: skip
 
 
@@ -162,6 +164,12 @@ def draws_lines(document: PlanDocument) -> Iterator[str]:
 def figure(value: Figure) -> str:
     """`2.344 (2.338 to 2.350)`."""
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def small(value: float, places: int = 0) -> str:
+    """With so many decimals, or as many as two digits that are not zeros take."""
+    digits = 1 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    return f"{value:,.{max(places, digits if abs(value) < 1 else 0)}f}"
 
 
 def hardware_table() -> str:

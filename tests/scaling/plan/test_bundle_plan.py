@@ -20,7 +20,7 @@ from scaling.plan.deployment import ConfidenceExit, FixedExit, SpeculativeExit
 from scaling.plan.fleet import Fleet, Goals, Objective
 from scaling.plan.fleetfile import read_fleet
 from scaling.plan.place import choices
-from scaling.plan.table import bundle_table
+from scaling.plan.table import bundle_table, small
 
 STORED = report.ROOT / "experiments" / "plan"
 
@@ -210,6 +210,22 @@ def test_texts_longer_than_the_bundles_context_are_refused_with_the_line(
     assert f"{path}:15: traffic: prompt and output take 270 positions in the mean, the bundle's context is 256" in told
     path.write_text(FLEET + "training: {compute: 1e15, trunk: {context: 64}}\n")
     cli.main([str(path), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "plan")])
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "told"),
+    [
+        (0.0, 2, "0.00"),
+        (0.5, 2, "0.50"),
+        (0.004, 2, "0.0040"),
+        (0.0000123, 2, "0.000012"),
+        (12345.678, 2, "12,345.68"),
+        (0.31, 0, "0.31"),
+        (37.2, 0, "37"),
+    ],
+)
+def test_small_figures_do_not_vanish(value: float, places: int, told: str) -> None:
+    assert small(value, places) == told
 
 
 def test_policies_are_written_as_the_sdk_takes_them() -> None:
