@@ -4,9 +4,25 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from scaling.plan.bundledocument import BundleChoice, BundleDocument, Leg
-from scaling.plan.drawing import COLOURS, GREY, WAY, WIDTH, Bar, Point, bars, line, rect, scatter, svg, text
+from scaling.plan.drawing import (
+    COLOURS,
+    GREY,
+    INK,
+    LETTER,
+    WAY,
+    WIDTH,
+    Bar,
+    Point,
+    bars,
+    line,
+    rect,
+    scatter,
+    svg,
+    text,
+)
 from scaling.plan.explain import explanation_lines
-from scaling.plan.report import html_table, page
+from scaling.plan.money import PER_HOUR
+from scaling.plan.report import figure, html_table, page
 from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of, small
 
 LANE = 52.0
@@ -24,22 +40,23 @@ def bundle_report(document: BundleDocument) -> str:
         f"{escape(best.codec)}. At the traffic's peak the first token comes after {best.ttft_mean_s * 1e3:,.0f} ms in "
         f"the mean, {document.percentile:g} of 100 within {best.ttft_s * 1e3:,.0f} ms; each further one after "
         f"{best.tpot_mean_s * 1e3:.1f} ms and within {best.tpot_s * 1e3:.1f} ms; {agrees} the last exit's. It costs "
-        f"{small(best.cost_per_hour, 2)} per hour and takes {small(best.power_w)} W.</p>",
+        f"{small(best.cost_per_hour, 2)} USD an hour and takes {small(best.power_w)} W.</p>",
+        *(f'<div class="mark">outside: {escape(told)}</div>' for told in outside(document)),
+        *(f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings),
         "<h2>Where the segments run</h2>",
-        placement(document),
+        figure(placement(document)),
         *html_table([NODE_HEAD, *map(node_row, best.nodes)]),
         "<p>Machines, sessions and memory are at the traffic's peak.</p>",
         "<h2>What no deployment beats in cost, time, agreement and power at once</h2>",
-        pareto(document),
-        "<p>Circles are as large as many tokens are another than the last exit's; the filled one is the plan.</p>",
+        figure(pareto(document)),
+        "<p>Marks are as large as many tokens are another than the last exit's. Dotted: what nothing beats in cost and "
+        "time alone.</p>",
         "<h2>What the time is spent on</h2>",
-        timeline(best),
+        figure(timeline(best)),
         "<p>Means of a text that has its machines to itself. What is done at the same time stands one after the other "
         "here.</p>",
         "<h2>Other deployments, in order</h2>",
         *html_table([CHOICE_HEAD, *(choice_row(i, one) for i, one in enumerate((best, *document.others), 1))]),
-        *(f'<div class="mark">outside: {escape(told)}</div>' for told in outside(document)),
-        *(f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings),
     ]
     if document.explanation:
         parts += ["<h2>Why</h2>", f"<pre>{escape(chr(10).join(explanation_lines(document.explanation)))}</pre>"]
@@ -51,25 +68,29 @@ def placement(document: BundleDocument) -> str:
     layers, left = document.exit_layers, 10.0
     cell = (WIDTH - 2 * left) / layers[-1]
     ends = (0, *layers)
-    parts = []
+    bottom = 8 + LANE * len(document.best.nodes)
+    parts = [line(left + layer * cell - 1, 4, left + layer * cell - 1, bottom, GREY) for layer in layers]
     for k, node in enumerate(document.best.nodes):
         top = 8 + LANE * k
         for g in node.segments:
             x, width = left + ends[g - 1] * cell, (layers[g - 1] - ends[g - 1]) * cell
             title = f"{node.tier}: segment {g}, layers {ends[g - 1]} to {layers[g - 1] - 1}, {node.precision}"
             parts.append(rect(x, top, width - 1, LANE - 18, COLOURS[k], title))
-        words = f"{node.tier}, segments {node.segments[0]}-{node.segments[-1]}"
-        parts.append(text(left + ends[node.segments[0] - 1] * cell + 5, top + 21, words, "#fff"))
-    bottom = 8 + LANE * len(document.best.nodes)
+        words = f"{node.tier}, segment" + ("s {}-{}" if len(node.segments) > 1 else " {}").format(
+            *dict.fromkeys((node.segments[0], node.segments[-1]))
+        )
+        start, end = left + ends[node.segments[0] - 1] * cell, left + layers[node.segments[-1] - 1] * cell
+        inside = LETTER * len(words) + 10 < WIDTH - start
+        parts.append(text(start + 5 if inside else end - 5, top + 21, words, INK, "start" if inside else "end"))
     for g, layer in enumerate(layers, 1):
         x = left + layer * cell
-        parts.append(line(x - 1, 4, x - 1, bottom, GREY))
-        parts.append(text(x, bottom + 12, f"exit {g}, layer {layer}", GREY, "end"))
-    return svg(bottom + 20, parts)
+        row = bottom + 12 + 14 * ((len(layers) - g) % 2)
+        parts.append(text(x, row, f"exit {g}, layer {layer}", GREY, "end" if x > 100 else "start"))
+    return svg(bottom + 34, parts)
 
 
 def pareto(document: BundleDocument) -> str:
-    """Cost against a text's time, circles as large as many tokens differ; the best deployment is filled."""
+    """Cost against a text's time, marks as large as many tokens differ; the best deployment is filled."""
     best = document.best
     found = [*(one for one in document.pareto if one != best), best]
     most = max(1 - (one.agreement or 0.0) for one in found) or 1.0
@@ -79,11 +100,13 @@ def pareto(document: BundleDocument) -> str:
         title = (
             f"{places_of(one)}: {one.policy}, {one.send} as {one.codec}, {one.text_s:.3g} s a text, agrees {agrees}, "
         )
-        title += f"{small(one.cost_per_hour, 2)} per hour, {small(one.power_w)} W"
+        title += f"{small(one.cost_per_hour, 2)} {PER_HOUR}, {small(one.power_w)} W"
         size = (1 - (one.agreement or 0.0)) / most
         points.append(Point(one.cost_per_hour, one.text_s, size, len(one.nodes) - 1, title, one == best))
     groups = [(n, f"{n + 1} tier{'s' if n else ''}") for n in sorted({point.group for point in points})]
-    return scatter(points, "cost per hour", "seconds of a whole text", groups)
+    unknown = any(one.agreement is None for one in found)
+    sizes = [(0.0, "all tokens the last exit's"), (1.0, "not measured" if unknown else f"{most:.1%} differ")]
+    return scatter(points, PER_HOUR, "seconds of a whole text", groups, sizes)
 
 
 def timeline(best: BundleChoice) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Link, Objective, Tier
 from scaling.plan.goals import goals_of
+from scaling.plan.money import PER_HOUR
 from scaling.plan.placement import Limits, Placements, place_all
 from scaling.plan.search import Choice, Found, Group, groups, limits_of, loss_table
 
@@ -21,7 +22,7 @@ MORE = 1.1
 """One more unit: a tenth."""
 STEPS = (-2, -1, 1, 2)
 """Layers by which exits are moved to see what happens."""
-UNITS = {"cost": "per hour", "latency": "s per token", "quality": "nats", "energy": "W"}
+UNITS = {"cost": PER_HOUR, "latency": "s per token", "quality": "nats", "energy": "W"}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from scaling.plan.hardware import Hardware
 LIFE_YEARS = 3.0
 """Over which a purchase is written off."""
 HOURS_PER_YEAR = 365 * 24
+PER_HOUR = "USD/h"
+"""All money is in US dollars: the purchases of the hardware table, electricity, and so a fleet's own prices."""
 USD_PER_KWH = 0.15
 OVERHEAD = 1.0
 """Power drawn in all over the machine's own (PUE); about 1.1 to 1.6 in data centres."""
@@ -27,11 +29,11 @@ class Rates:
     """What a machine's hour costs."""
 
     hour: Number
-    """Currency per machine and hour, electricity apart unless `power_paid`."""
+    """USD per machine and hour, electricity apart unless `power_paid`."""
     idle_w: Number
     busy_w: Number
     kwh: Number = USD_PER_KWH
-    """Currency per kWh."""
+    """USD per kWh."""
     overhead: Number = OVERHEAD
     power_paid: bool = False
     """Whether the hour's price includes electricity."""

@@ -1,9 +1,27 @@
 """SVG drawings of a plan: where the layers stand, the Pareto plot, what a text's time is spent on. Text only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from scaling.plan.document import Chosen, PlanDocument
-from scaling.plan.drawing import COLOURS, GREY, LIGHT, WAY, WIDTH, Bar, Point, bars, line, rect, scatter, svg, text
+from scaling.plan.document import PlanDocument
+from scaling.plan.drawing import (
+    COLOURS,
+    GREY,
+    INK,
+    LETTER,
+    LIGHT,
+    WAY,
+    WIDTH,
+    Bar,
+    Point,
+    bars,
+    line,
+    milliseconds,
+    rect,
+    scatter,
+    svg,
+    text,
+)
+from scaling.plan.money import PER_HOUR
 from scaling.plan.plan import Plan, TierPlan
 from scaling.plan.table import small
 
@@ -12,51 +30,53 @@ def placement(document: PlanDocument) -> str:
     """The trunk's layers by tier, the exits with their losses, and how often the law's draws choose each depth."""
     best, left, top = document.best, 10.0, 70.0
     cell = (WIDTH - 2 * left) / best.n_layers
-    parts = [_histogram(document.chosen, left, top - 22, cell * best.n_layers)]
+    parts = [_histogram(document, left, top - 22, cell * best.n_layers)]
+    lines, labels = [], []
     for i, tier in enumerate(best.tiers):
-        x, width = left + tier.first_layer * cell, (tier.exit_layer - tier.first_layer) * cell
+        layers = tier.exit_layer - tier.first_layer
+        x, width = left + tier.first_layer * cell, layers * cell
         parts.append(rect(x, top, width, 46, COLOURS[i], f"{tier.tier}: {tier.hardware}, {tier.precision}"))
-        parts += [
-            line(x + k * cell, top, x + k * cell, top + 46, "#fff")
-            for k in range(1, tier.exit_layer - tier.first_layer)
-        ]
-        parts.append(text(x + 5, top + 28, f"{tier.tier} ({tier.exit_layer - tier.first_layer} layers)", "#fff"))
-        end = x + width
-        drop = top + 62 + 34 * (i % 2)
-        parts.append(line(end - 1, top + 46, end - 1, drop - 8, COLOURS[i], 2))
-        label = f"exit {i + 1} after layer {tier.exit_layer}: loss {tier.loss.value:.3f}, decides {tier.decides:.0%}"
-        parts.append(text(end, drop + 4, label, COLOURS[i], "end"))
-    return svg(top + 110, parts)
+        parts += [line(x + k * cell, top, x + k * cell, top + 46, LIGHT) for k in range(1, layers)]
+        name = f"{tier.tier}, {layers} layer{'s' * (layers > 1)}"
+        if LETTER * len(name) + 10 < width:
+            labels.append(text(x + 5, top + 28, name, INK))
+        end, drop = x + width, top + 64 + 20 * i
+        lines.append(line(end - 1, top + 46, end - 1, drop, COLOURS[i], 2))
+        label = f"{tier.tier}: exit {i + 1} after layer {tier.exit_layer}, "
+        label += f"loss {tier.loss.value:.3f}, decides {tier.decides:.0%} of the requests"
+        fits = LETTER * len(label) + 10 < end
+        labels.append(text(end + (-6 if fits else 4), drop, label, INK, "end" if fits else "start", halo=True))
+    return svg(top + 64 + 20 * len(best.tiers), [*parts, *lines, *labels])
 
 
-def _histogram(chosen: Mapping[str, Sequence[Chosen]], left: float, base: float, width: float) -> str:
-    """Bars at the relative depths that draws choose, as high as they are frequent."""
+def _histogram(document: PlanDocument, left: float, base: float, width: float) -> str:
+    """Bars at the relative depths that draws choose, as high as they are frequent; grey where the plan has none."""
     found = []
-    for i, (what, shares) in enumerate((w, s) for w, s in chosen.items() if w.startswith("exit ")):
-        for one in shares:
-            layer, _, depth = one.what.partition(" of ")
-            at = int(layer) / int(depth)
-            height = 34 * one.share
-            title = f"{what} after layer {one.what}: {one.share:.0%} of the draws"
-            found.append(rect(left + at * width - 3, base - height, 5, height, COLOURS[i], title, 0.7))
+    colours = dict(zip((f"exit {tier.tier}" for tier in document.best.tiers), COLOURS, strict=False))
+    for what, one in ((w, one) for w, shares in document.chosen.items() for one in shares if w.startswith("exit ")):
+        layer, _, depth = one.what.partition(" of ")
+        x, height = left + int(layer) / int(depth) * width, 34 * one.share
+        title = f"{what} after layer {one.what}: {one.share:.0%} of the draws"
+        found.append(rect(x - 3, base - height, 5, height, colours.get(what, WAY), title))
     caption = text(left, 12, "how often the law's draws choose each depth", GREY)
     return caption + "".join(found) + line(left, base, left + width, base, LIGHT)
 
 
 def pareto(document: PlanDocument) -> str:
-    """Cost against loss, circles as large as the time per token is long; the best plan is filled."""
-    plans = [*document.pareto, document.best]
-    slowest = max(plan.tpot_s for plan in plans) or 1.0
+    """Cost against loss, marks as large as the time per token is long; the best plan is filled."""
+    plans = [*(plan for plan in document.pareto if plan != document.best), document.best]
+    slowest, fastest = max(plan.tpot_s for plan in plans) or 1.0, min(plan.tpot_s for plan in plans)
     points = []
     for plan in plans:
         exits = ", ".join(map(str, plan.exit_layers))
         title = f"{_names(plan)}: N {plan.parameters:.3g}, exits {exits}, loss {plan.loss:.3f}, "
-        spent = f"{small(plan.cost_per_hour, 2)} per hour", f"{plan.tpot_s * 1e3:.1f} ms per token"
+        spent = f"{small(plan.cost_per_hour, 2)} {PER_HOUR}", f"{plan.tpot_s * 1e3:.1f} ms per token"
         title += f"{', '.join(spent)}, {small(plan.power_w)} W"
         size, group = plan.tpot_s / slowest, len(plan.tiers) - 1
         points.append(Point(plan.cost_per_hour, plan.loss, size, group, title, plan is document.best))
     groups = [(g, f"G = {g + 1}") for g in sorted({point.group for point in points})]
-    return scatter(points, "cost per hour", "loss, nats per token (mean over requests)", groups)
+    sizes = [(s / slowest, f"{milliseconds(s)} per token") for s in (fastest, slowest)]
+    return scatter(points, PER_HOUR, "loss, nats per token (mean over requests)", groups, sizes)
 
 
 def timeline(best: Plan, i: int) -> str:

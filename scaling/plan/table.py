@@ -8,6 +8,7 @@ from scaling.plan.bundledocument import BundleChoice, BundleDocument, NodePlan
 from scaling.plan.document import PlanDocument
 from scaling.plan.explain import explanation_lines
 from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
+from scaling.plan.money import PER_HOUR
 from scaling.plan.plan import Figure, Plan, TierPlan
 
 SHOWN = 4
@@ -26,7 +27,7 @@ def plan_table(document: PlanDocument) -> str:
         f"on D = {best.tokens:.3g} tokens in {best.training_flops:.3g} FLOPs, with exits after layers {exits}",
         "",
         *aligned([TIER_HEAD, *map(tier_row, best.tiers)]),
-        f"a million tokens: {best.cost_per_million:.4g} and {best.kwh_per_million:.3g} kWh",
+        f"a million tokens: {best.cost_per_million:.3g} USD and {best.kwh_per_million:.3g} kWh",
         "",
         *aligned([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
         "",
@@ -40,9 +41,9 @@ def plan_table(document: PlanDocument) -> str:
 
 
 TIER_HEAD = (
-    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of", "per hour", "W",
+    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of", PER_HOUR, "W",
 )  # fmt: skip
-PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", "per hour", "W")
+PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", PER_HOUR, "W")
 
 
 def tier_row(tier: TierPlan) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def plan_row(i: int, plan: Plan) -> tuple[str, ...]:
 def _beside(ways: Sequence[Beside]) -> Iterator[str]:
     if not ways:
         return
-    head = ("beside it", "loss", "TPOT ms", "per hour", "W", "")
+    head = ("beside it", "loss", "TPOT ms", PER_HOUR, "W", "")
     yield from aligned([head, *map(way_row, ways)])
     yield ""
 
@@ -117,7 +118,7 @@ def bundle_table(document: BundleDocument) -> str:
 
 NODE_HEAD = ("tier", "segments", "precision", "machines", "load", "sessions", "GB", "of", "ms per text", "known by")
 CHOICE_HEAD = (
-    "", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", "per hour", "W", "but",
+    "", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", PER_HOUR, "W", "but",
 )  # fmt: skip
 
 
@@ -183,11 +184,16 @@ def hardware_table() -> str:
     return "\n".join(aligned([head, *lines])) + "\n"
 
 
+def numeric(table: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns of a table are numbers: all cells but the first begin with a digit."""
+    columns = zip(*table, strict=True)
+    return [all(cell[:1].isdigit() and " " not in cell for cell in column[1:] if cell != "-") for column in columns]
+
+
 def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table; a column is set to the right if all its cells but the first begin with a digit."""
+    """Lines of a table, columns of numbers set to the right."""
     columns = list(zip(*table, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    right = [all(cell[:1].isdigit() and " " not in cell for cell in column[1:] if cell != "-") for column in columns]
+    widths, right = [max(map(len, column)) for column in columns], numeric(table)
     for row in table:
         cells = (
             cell.rjust(width) if is_right else cell.ljust(width)

@@ -59,12 +59,12 @@ def test_segments_are_drawn_as_wide_as_their_layers_are_many(document: BundleDoc
     assert [w / widths[0] for w in widths] == pytest.approx([n / layers[0] for n in layers], rel=0.01)
 
 
-def test_every_deployment_of_the_front_is_a_circle(document: BundleDocument) -> None:
+def test_every_deployment_of_the_front_is_a_mark(document: BundleDocument) -> None:
     assert document.best not in document.pareto
     drawing = pareto(document)
-    assert drawing.count("<circle") == len(document.pareto) + 1
-    assert pareto(replace(document, best=document.pareto[0])).count("<circle") == len(document.pareto)
-    assert drawing.count('fill-opacity="0.9"') == 1 and f"{document.best.text_s:.3g} s a text" in drawing
+    assert drawing.count(" s a text, ") == len(document.pareto) + 1
+    assert pareto(replace(document, best=document.pareto[0])).count(" s a text, ") == len(document.pareto)
+    assert drawing.count('fill-opacity="1.0"') == 1 and f"{document.best.text_s:.3g} s a text" in drawing
 
 
 def fixed(fleet: Fleet, bundle: Path) -> list[BundleChoice]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from scaling.plan.document import PlanDocument
+from scaling.plan.document import Chosen, PlanDocument
+from scaling.plan.drawing import COLOURS, LETTER, WAY, WIDTH, Point, scatter
 from scaling.plan.exitlaw import shipped
 from scaling.plan.fleet import Goals
 from scaling.plan.planner import plan
@@ -57,10 +58,43 @@ def test_layers_are_drawn_as_wide_as_they_are_many(document: PlanDocument) -> No
     assert [width / widths[0] for width in widths] == pytest.approx([n / counts[0] for n in counts], rel=0.01)
 
 
-def test_every_plan_of_the_pareto_set_is_a_circle_with_its_figures(document: PlanDocument) -> None:
+def test_every_plan_of_the_pareto_set_is_a_mark_with_its_figures(document: PlanDocument) -> None:
     drawing = pareto(document)
-    assert drawing.count("<circle") == len(document.pareto) + 1
+    assert drawing.count(": N ") == len({*document.pareto, document.best})
+    assert drawing.count('fill-opacity="1.0"') == drawing.count(">the plan<") == 1
     assert f"loss {document.best.loss:.3f}" in drawing
+
+
+def test_the_dotted_line_has_what_nothing_beats_in_both() -> None:
+    at = [(1.0, 5.0), (2.0, 6.0), (2.0, 4.0), (3.0, 4.5), (4.0, 1.0)]  # the second and the fourth are beaten
+    drawing = scatter([Point(x, y, 0.5, 0, f"{x:g}") for x, y in at], "cost", "loss", [(0, "all")], [])
+    (path,) = re.findall(r'<path d="(.*?)"', drawing)
+    assert path.count("V") == 2
+
+
+def test_words_and_boxes_stay_within_the_drawing(document: PlanDocument) -> None:
+    first, *others = document.best.tiers
+    thin = replace(document.best, tiers=(replace(first, exit_layer=1), *others))
+    for drawing in (placement(document), placement(replace(document, best=thin)), pareto(document)):
+        for x, anchor, words in re.findall(r'<text x="(.*?)" y=".*?" text-anchor="(.*?)".*?>(.*?)</text>', drawing):
+            wide = LETTER * len(words)
+            left = float(x) - {"start": 0, "middle": wide / 2, "end": wide}[anchor]
+            assert left >= 0 and left + wide <= WIDTH + 10, words
+
+
+def test_the_page_has_the_colours_of_light_and_dark(document: PlanDocument) -> None:
+    page = report(document)
+    style = page[: page.index("</style>")]
+    assert "prefers-color-scheme: dark" in style
+    assert {f"--{name}:" for name in re.findall(r"var\(--(\w+)\)", page)} <= set(re.findall(r"--\w+:", style))
+
+
+def test_each_tier_keeps_its_colour_in_what_the_draws_choose(document: PlanDocument) -> None:
+    tiers = [tier.tier for tier in document.best.tiers]
+    other = {f"exit {name}": (Chosen("1 of 8", 1.0),) for name in ("nowhere", *reversed(tiers))}
+    drawing = placement(replace(document, chosen=other))
+    found = re.findall(r'fill="(var\(--\w+\))"[^>]*><title>exit (\w+) after', drawing)
+    assert {name: colour for colour, name in found} == {**dict(zip(tiers, COLOURS, strict=False)), "nowhere": WAY}
 
 
 def test_a_timeline_ends_when_the_token_is_there(document: PlanDocument) -> None:
