@@ -143,7 +143,7 @@ def _plan(options: argparse.Namespace) -> None:
     check_out(options.out)
     fleet = read_fleet(Path(options.fleet))
     found = plan(fleet, _law(options.law, fleet), strict=options.strict, explained=options.explain)
-    write(found, options.out)
+    write(found, fleet, options.out)
     if options.json:
         sys.stdout.write(dumps(found.document))
         return
@@ -173,8 +173,9 @@ def _plan_bundle(options: argparse.Namespace) -> None:
     from scaling.plan.table import bundle_table
 
     check_out(options.out)
-    found = plan_bundle(_fleet(options), options.bundle, options.statistics, options.strict, options.explain)
-    write_bundle(found, options.out)
+    fleet = _fleet(options)
+    found = plan_bundle(fleet, options.bundle, options.statistics, options.strict, options.explain)
+    write_bundle(found, fleet, options.out)
     sys.stdout.write(dumps(found) if options.json else bundle_table(found) + f"\nwrote {options.out}\n")
 
 

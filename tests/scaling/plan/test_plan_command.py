@@ -3,7 +3,9 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from relay.settings.table import add_flags
 from scaling.plan import cli
 from scaling.plan.exitlaw import SHIPPED
 from scaling.plan.fleetfile import example
+from scaling.plan.outputs import LEAST_SESSIONS, NodeFile, write_nodes
 
 FLEET = """\
 name: tiny
@@ -92,12 +95,47 @@ def test_a_plan_is_written_that_trainer_node_and_compose_take(
         assert settings["tier"] == tier["tier"] and settings["segments"] == (i + 1,)
         assert settings["upstream"] == ("box.example:7001" if i == 0 else None)
         assert tomllib.loads(path.read_text())["node"]["bundle"] == "/srv/familial/bundle"
-    replicas = yaml.safe_load((out / "replicas.yaml").read_text())
-    assert replicas["services"]["phone"]["deploy"]["replicas"] == 50
-    assert replicas["services"]["box"]["deploy"]["replicas"] == tiers[1]["machines"] >= 1
+        assert settings["listen"] == ("localhost:7001" if i == 0 else "0.0.0.0:7001")
+    services = override(out / "replicas.yaml")
+    assert list(services) == ["box"]  # nobody starts the users' own machines
+    assert services["box"]["deploy"]["replicas"] == tiers[1]["machines"] >= 1
+    assert services["box"]["environment"] == {"RELAY_SEGMENTS": "2-2"}
     page = (out / "report.html").read_text()
     assert page.count("<svg") >= 3 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "cloud" not in page and "exit 1 after layer" in page
+
+
+class _Override(yaml.SafeLoader):
+    """YAML with Compose's tag for what an override takes away."""
+
+
+_Override.add_constructor("!reset", lambda loader, node: "reset")
+
+
+def override(path: Path) -> dict[str, dict[str, Any]]:
+    """The services of a replicas.yaml."""
+    services: dict[str, dict[str, Any]] = yaml.load(path.read_text(encoding="utf-8"), _Override)["services"]
+    return services
+
+
+def test_replicas_give_their_port_up_and_nodes_hold_the_sessions_of_the_plan(tmp_path: Path) -> None:
+    own = NodeFile("phone", (1,), 50, own=True, sessions=1)
+    write_nodes([own, NodeFile("box", (2, 3), 3, own=False, sessions=100)], tmp_path)
+    box = override(tmp_path / "replicas.yaml")["box"]
+    assert box["ports"] == "reset" and box["environment"] == {"RELAY_SEGMENTS": "2-3"}
+    assert _settings(tmp_path / "nodes" / "box.toml")["max-sessions"] == 140
+    write_nodes([own], tmp_path)
+    assert override(tmp_path / "replicas.yaml") == {}
+    assert _settings(tmp_path / "nodes" / "phone.toml")["max-sessions"] == LEAST_SESSIONS  # the node's own default
+
+
+def test_a_folder_has_the_files_of_its_last_plan_only(tmp_path: Path) -> None:
+    phone, box = NodeFile("phone", (1,), 50, own=True), NodeFile("box", (2,), 3, own=False)
+    write_nodes([phone, box], tmp_path)
+    (tmp_path / "nodes" / "mine.toml").write_text("[node]\n")
+    write_nodes([replace(box, segments=(1, 2))], tmp_path)
+    assert sorted(path.name for path in (tmp_path / "nodes").iterdir()) == ["box.toml", "mine.toml"]
+    assert _settings(tmp_path / "nodes" / "box.toml")["listen"] == "0.0.0.0:7001"
 
 
 def _settings(path: Path) -> dict[str, object]:
