@@ -9,7 +9,7 @@ from family.errors import ProfileError
 from family.manifest import Manifest, load_manifest
 from family.profile import load_profile
 from scaling.errors import ScalingError
-from scaling.plan.cost import Machine
+from scaling.plan.cost import Machine, remembered
 from scaling.plan.fleet import Fleet, Tier
 from scaling.plan.place import Question, agreement_of
 from scaling.plan.profiled import machine
@@ -74,7 +74,7 @@ def _machine(tier: Tier, manifest: Manifest) -> tuple[Machine, str]:
                 f"{tier.name}: a bundle of precision {manifest.precision} is only known by a profile; write one "
                 "on that machine with relay-node profile, and name it in the fleet file: profile: FILE"
             )
-        return roofline(manifest.spec, tier.hardware, manifest.precision), "hardware"
+        return remembered(roofline(manifest.spec, tier.hardware, manifest.precision)), "hardware"
     profile = load_profile(tier.profile)
     try:
         if profile.bundle(manifest.precision).family != manifest.family_fingerprint:

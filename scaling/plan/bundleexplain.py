@@ -7,7 +7,7 @@ from scaling.plan.asked import Asked
 from scaling.plan.bundledocument import BundleChoice
 from scaling.plan.bundlegoals import bindings
 from scaling.plan.bundlescore import LEAST, ranked
-from scaling.plan.cost import loaded
+from scaling.plan.cost import loaded, remembered
 from scaling.plan.explain import LINKS, MORE, Bought, Explanation, at
 from scaling.plan.fleet import Objective
 
@@ -36,7 +36,7 @@ def _better(asked: Asked) -> Iterator[tuple[str, Asked]]:
     fleet, question = asked.fleet, asked.question
     for i, tier in enumerate(fleet.tiers):
         machine = asked.machines[tier.name]
-        yield f"{tier.name}: compute", asked.with_machine(tier.name, loaded(machine, 1 / MORE))
+        yield f"{tier.name}: compute", asked.with_machine(tier.name, remembered(loaded(machine, 1 / MORE)))
         more = replace(machine, memory_bytes=machine.memory_bytes * MORE)
         yield f"{tier.name}: memory", asked.with_machine(tier.name, more)
         if i and tier.count is not None:

@@ -13,7 +13,7 @@ from scaling.plan.bundlegoals import bindings
 from scaling.plan.deployment import Place
 from scaling.plan.fleet import Objective
 from scaling.plan.money import rates, tier_cost
-from scaling.plan.peak import Served, busy_s, empty_bytes, room_bytes, served
+from scaling.plan.peak import Served, busy_s, room_bytes, served
 from scaling.plan.percentile import Peak, peaks
 from scaling.plan.place import Choice, place
 from scaling.plan.stages import LOADS
@@ -42,17 +42,15 @@ def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
     """Each deployment with what it takes of the fleet: with the fewest machines, and with more, so that texts wait less
     for each other.
     """
-    made: list[BundleChoice] = []
-    fewest: dict[int, list[float]] = {}
-    for load in LOADS:
-        needs = served(asked, found, load)
-        rows = [[needs[n, i] for i in range(len(choice.precisions))] for n, choice in enumerate(found)]
-        times = peaks(asked.fleet, found, rows)
-        for n, (choice, row, peak) in enumerate(zip(found, rows, times, strict=True)):
-            machines = [need.machines for need in row]
-            if fewest.setdefault(n, machines) is machines or fewest[n] != machines:
-                made.append(_scored(asked, choice, row, peak))
-    return made
+    fewest, more = (served(asked, found, load) for load in LOADS)
+    others = [n for n, (a, b) in enumerate(zip(fewest, more, strict=True)) if _machines(a) != _machines(b)]
+    choices, needs = [*found, *(found[n] for n in others)], [*fewest, *(more[n] for n in others)]
+    times = peaks(asked.fleet, choices, needs)
+    return [_scored(asked, *row) for row in zip(choices, needs, times, strict=True)]
+
+
+def _machines(places: Sequence[Served]) -> list[float]:
+    return [need.machines for need in places]
 
 
 def _scored(asked: Asked, choice: Choice, needs: Sequence[Served], peak: Peak) -> BundleChoice:
@@ -114,7 +112,7 @@ def _legs(choice: Choice, prompt_tokens: float) -> Iterator[Leg]:
 
 
 def _node(asked: Asked, choice: Choice, part: Place, precision: str, need: Served) -> NodePlan:
-    empty, enough = empty_bytes(asked, choice, part.tier), bool(np.isfinite(need.machines))
+    empty, enough = need.empty_bytes, bool(np.isfinite(need.machines))
     each, sessions = float(choice.prediction.memory_bytes[part.tier]) - empty, need.sessions if enough else 1.0
     own = part.tier == asked.fleet.tiers[0].name
     return NodePlan(

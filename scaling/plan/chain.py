@@ -63,6 +63,14 @@ class Chain:
         self._asked(spent, 0, exit_, 1.0, context, 1.0)
         return spent
 
+    def reading(self, exit_: int, prompt: float) -> Spent:
+        """The prompt's rows through what nothing but drafts of an exit asks for."""
+        spent = self.nothing()
+        if self._ids and len(self.machines) > 1:
+            self._computed(spent, 0, range(1, exit_ + 1), prompt, 0.0)
+        self._asked(spent, 0, exit_, prompt, 0.0, 0.0)
+        return spent
+
     def verification(self, exit_: int, draft_exit: int, drafts: Number, context: Number) -> Spent:
         """Asking an exit about so many drafts: their last row and its own levels' here, all of them beyond."""
         rows, last, spent = drafts + 1, self._deployment.place_of(exit_), self.nothing()

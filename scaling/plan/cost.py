@@ -72,6 +72,38 @@ class Machine:
     """Up to which they were."""
 
 
+MOST_KNOWN = 1 << 14
+"""Times that a graph remembers."""
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """A graph that is asked for the same times again and again, as a search does."""
+
+    cost: GraphCost
+    known: dict[tuple[Number, ...], Number] = field(default_factory=dict, compare=False, repr=False)
+
+    def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
+        key = (rows, context, wanted, sessions)
+        if isinstance(rows, np.ndarray) or isinstance(context, np.ndarray) or isinstance(wanted, np.ndarray):
+            return self.cost.seconds(*key)
+        found = self.known.get(key)
+        if found is None:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            found = self.known[key] = self.cost.seconds(*key)
+        return found
+
+
+def remembered(machine: Machine) -> Machine:
+    """The machine whose graphs remember their times."""
+    return replace(
+        machine,
+        segments={g: _Remembered(cost) for g, cost in machine.segments.items()},
+        exits={g: _Remembered(cost) for g, cost in machine.exits.items()},
+    )
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """A graph that takes so many times as long."""

@@ -246,6 +246,9 @@ def _speculative(
     times = (1 + unused / max(1.0, output - 1)) / mean.tokens
     step = chain.nothing().add(whole, times)
     chain.token(step)
+    read = chain.reading(policy.draft_exit, prompt)
+    read.seconds = 0.0  # it is done while the first token is asked for
+    step.add(read, 1 / max(1.0, output - 1))
     furthers = _in_rounds(min(times, 1.0), step.seconds, last)
     waited = (mean.seconds - costs[1] - costs[2] * mean.drafts) / max(costs[0], 1e-9)
     beside = 1 - min(1.0, waited / mean.made) if mean.made else 0.0

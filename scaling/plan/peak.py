@@ -15,6 +15,7 @@ import numpy as np
 from scaling.plan.asked import Asked
 from scaling.plan.batching import Graph
 from scaling.plan.cost import Machine, Number
+from scaling.plan.deployment import Place
 from scaling.plan.memory import memory_bytes
 from scaling.plan.place import Choice
 from scaling.plan.queueing import Demand, sizing
@@ -37,6 +38,8 @@ class Served:
     """Of these, those that wait for no other tier."""
     busy: float
     """Share of the time in which a machine computes."""
+    empty_bytes: float
+    """A node's memory without any session."""
     questions: float = 0.0
     """Of a text after its first token, of all texts in the mean."""
     first_wait_s: float = 0.0
@@ -49,26 +52,32 @@ class Served:
     var: float = 0.0
 
 
-def served(asked: Asked, found: Sequence[Choice], load: float) -> dict[tuple[int, int], Served]:
-    """By number of the choice and of its place, with shared machines planned up to a load."""
+def served(asked: Asked, found: Sequence[Choice], load: float) -> list[list[Served]]:
+    """Of each choice and its places, with shared machines planned up to a load."""
     own, made, alike = asked.fleet.tiers[0], {}, defaultdict(list)
     peak = asked.fleet.traffic.requests_per_second * asked.fleet.traffic.peak
+    empty: dict[Place, float] = {}
     for n, choice in enumerate(found):
         for i, place in enumerate(choice.deployment.places):
             uses = choice.prediction.uses[place.tier]
+            if place not in empty:
+                empty[place] = _empty_bytes(asked, choice, place.tier)
             if place.tier == own.name:
                 count = float(own.count or 1)
-                made[n, i] = Served(count, 1.0, 1.0, peak * busy_s(asked, choice, own.name) / count)
+                made[n, i] = Served(count, 1.0, 1.0, peak * busy_s(asked, choice, own.name) / count, empty[place])
             elif not uses:
-                made[n, i] = Served(1.0, 0.0, 0.0, 0.0)
+                made[n, i] = Served(1.0, 0.0, 0.0, 0.0, empty[place])
             else:
-                alike[place.tier, tuple(sorted(uses))].append((n, i))
-    for (tier, graphs), rows in alike.items():
-        made.update(zip(rows, _sized(asked, tier, graphs, [found[n] for n, _ in rows], load), strict=True))
-    return made
+                alike[place, tuple(sorted(uses))].append((n, i))
+    for (place, graphs), rows in alike.items():
+        choices = [found[n] for n, _ in rows]
+        made.update(zip(rows, _sized(asked, place.tier, graphs, choices, load, empty[place]), strict=True))
+    return [[made[n, i] for i in range(len(choice.deployment.places))] for n, choice in enumerate(found)]
 
 
-def _sized(asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Choice], load: float) -> list[Served]:
+def _sized(
+    asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Choice], load: float, empty: float
+) -> list[Served]:
     """A shared tier at the peak: its texts share forwards, and are away while others work on them."""
     traffic, machine = asked.fleet.traffic, asked.machines[tier]
     prompt, further = traffic.prompt_tokens, max(traffic.output_tokens - 1, TINY)
@@ -82,7 +91,6 @@ def _sized(asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Cho
     text_s = np.array([further * float(choice.prediction.tpot_s) for choice in found])
     chained = np.array([len(choice.deployment.places) > 1 for choice in found])
     away = np.where(chained, np.maximum(text_s / each - alone_s, 0.0), 0.0)
-    empty = np.array([empty_bytes(asked, choice, tier) for choice in found])
     size = np.array([float(choice.prediction.memory_bytes[tier]) for choice in found]) - empty
     demand = Demand(
         traffic.requests_per_second * traffic.peak * reach,
@@ -92,13 +100,13 @@ def _sized(asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Cho
         away_s=away,
         positions=traffic.output_tokens / (1 + each),
     )
-    with np.errstate(invalid="ignore"):  # far beyond what was measured, a curve may fall below 0
+    with np.errstate(invalid="ignore", divide="ignore"):  # far beyond what was measured, a curve may fall below 0
         sized = sizing(forward, demand, size, room_bytes(asked, tier) - empty, load)
     count, sessions = np.asarray(sized.machines), np.asarray(sized.sessions)
     gone = demand.rate / count * each * away  # Little's law
     first = sized.ttft_s - sized.first_alone_s, sized.ttft_var - np.square(sized.length_s), sized.length_s
     token = sized.tpot_s - sized.token_alone_s, sized.tpot_var
-    rows = count, sessions, np.maximum(sessions - gone, 0.0), sized.busy, questions, *first, *token
+    rows = count, sessions, np.maximum(sessions - gone, 0.0), sized.busy, empty, questions, *first, *token
     return [Served(*map(float, row)) for row in zip(*np.broadcast_arrays(*rows), strict=True)]
 
 
@@ -146,7 +154,7 @@ def room_bytes(asked: Asked, tier: str) -> float:
     return asked.machines[tier].memory_bytes * (1 - asked.fleet.goals.memory_free.get(tier, 0.0))
 
 
-def empty_bytes(asked: Asked, choice: Choice, tier: str) -> float:
+def _empty_bytes(asked: Asked, choice: Choice, tier: str) -> float:
     """A node's memory without any session."""
     traffic, deployment = asked.fleet.traffic, choice.deployment
     found = memory_bytes(

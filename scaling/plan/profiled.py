@@ -11,7 +11,7 @@ is what the node itself costs.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from statistics import mean
@@ -20,7 +20,7 @@ import numpy as np
 
 from family.errors import ProfileError
 from family.profile import BundleProfile, ForwardTime, GraphProfile, Profile, TextTime
-from scaling.plan.cost import Machine, NodeCost, Number
+from scaling.plan.cost import Machine, NodeCost, Number, remembered
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ def curve(points: Iterable[tuple[float, float]]) -> Curve:
 
 DISTURBED = 0.8
 """A text's step takes at least this share of its forwards' time, unless something else ran while they were measured."""
-MOST_KNOWN = 1 << 14
-"""Times that a graph remembers: a search asks for the same ones again and again."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,9 @@ class MeasuredGraph:
     wanted_s: Curve
     """h: from (0, 0) on."""
     near: float
-    _known: dict[tuple[Number, Number, Number, Number], Number] = field(default_factory=dict, compare=False, repr=False)
 
     def seconds(self, rows: Number, context: Number, wanted: Number = 0, sessions: Number = 1) -> Number:
         """As `GraphCost`."""
-        key = (rows, context, wanted, sessions)
-        if isinstance(rows, np.ndarray) or isinstance(context, np.ndarray) or isinstance(wanted, np.ndarray):
-            return self._seconds(*key)
-        if key not in self._known:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = self._seconds(*key)
-        return self._known[key]
-
-    def _seconds(self, rows: Number, context: Number, wanted: Number, sessions: Number) -> Number:
         each = rows / sessions
         attention = sessions * self.attention(each, context)
         return self.rows_s(rows) + attention + self.session_s(each) * (sessions - 1) + self.wanted_s(wanted)
@@ -119,7 +106,7 @@ def measured_graph(profile: GraphProfile) -> MeasuredGraph:
     session_s = curve(
         (f.rows / f.sessions, (rest(f) - float(rows_s(f.rows))) / (f.sessions - 1)) for f in found if f.sessions > 1
     )
-    return replace(half, rows_s=rows_s, session_s=session_s, _known={})
+    return replace(half, rows_s=rows_s, session_s=session_s)
 
 
 def _slopes(times: Mapping[tuple[int, int], float], within: Callable[[int], bool]) -> list[tuple[float, float]]:
@@ -163,7 +150,7 @@ def machine(profile: Profile, precision: str) -> Machine:
         kv[f"segment-{segment.index}"] = float(position * segment.n_layers)
         kv[f"exit-{segment.index}"] = float(position * (spec.exit(segment.index).branch != "norm"))
     other, segments = _node_memory(bundle)
-    return Machine(
+    made = Machine(
         segments={i: cost for (kind, i), cost in costs.items() if kind == "segment"},
         exits={i: cost for (kind, i), cost in costs.items() if kind == "exit"},
         weight_bytes={f"segment-{g}": size for g, size in segments.items()},
@@ -175,6 +162,7 @@ def machine(profile: Profile, precision: str) -> Machine:
         most_positions=max(f.context + f.rows / f.sessions for g in bundle.graphs for f in g.forwards),
         most_sessions=max(f.sessions for g in bundle.graphs for f in g.forwards),
     )
+    return remembered(made)
 
 
 def _node_memory(bundle: BundleProfile) -> tuple[float, dict[int, float]]:

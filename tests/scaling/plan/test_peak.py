@@ -56,8 +56,7 @@ class Planned:
         kinds = {name: {self._manifest.precision: one} for name, one in self.machines.items()}
         question = Question(SPEC, kinds, LINKS, PROMPT, OUTPUT, STATISTICS)
         choice = self.choice(deployment)
-        needs = served(Asked(fleet, self._manifest, {}, question), [choice], BUSY)
-        places = [needs[0, i] for i in range(len(deployment.places))]
+        (places,) = served(Asked(fleet, self._manifest, {}, question), [choice], BUSY)
         return peaks(fleet, [choice], [places])[0], places
 
 
