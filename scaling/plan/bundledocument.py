@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from scaling.findings import Finding
 from scaling.plan.deployment import ConfidenceExit, FixedExit, Policy, SpeculativeExit
 from scaling.plan.explain import Explanation
+from scaling.plan.fleet import Objective
 
 BUNDLE_PLAN_VERSION = 2
 
@@ -88,7 +89,7 @@ class BundleDocument:
     family: str
     precision: str
     exit_layers: tuple[int, ...]
-    objective: str
+    objective: Objective
     percentile: float
     """At which the times of the choices are given, and judged by the goals."""
     candidates: int

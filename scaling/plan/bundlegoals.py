@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from scaling.plan.bundledocument import BundleChoice
 from scaling.plan.explain import TIGHT, Binding
 from scaling.plan.fleet import Fleet
+from scaling.plan.words import plain
 
 MILLI = 1e-3
 
@@ -26,18 +27,18 @@ def bindings(fleet: Fleet, one: BundleChoice) -> Iterator[Binding]:
         elif node.available is not None:
             yield _at_most(f"tiers.{node.tier}.count", node.available, node.machines)
         if node.load >= 1 and node.tier == fleet.tiers[0].name:
-            yield Binding(f"load of {node.tier}", "less than 1", f"{node.load:.3g}", -1.0, True)
+            yield Binding(f"load of {node.tier}", "1", f"{node.load:.3g}", -1.0, True)
 
 
 def _at_most(name: str, most: float, has: float, unit: str = "") -> Binding:
     left = 1 - has / most if most > 0 else -1.0 if has > 0 else 0.0
-    return Binding(name, f"{most:.4g}{unit}", f"{has:.4g}{unit}", left, left < TIGHT)
+    return Binding(name, f"{plain(most)}{unit}", f"{plain(has)}{unit}", left, left < TIGHT)
 
 
 def _agreement(least: float, has: float | None) -> Binding:
     """What may differ is limited."""
     if has is None:
-        return Binding("goals.agreement", f"{least:.4g}", "not measured", -1.0, True)
+        return Binding("goals.agreement", f"{least:.4g}", "not measured", -1.0, True, True)
     differs, most = 1 - has, 1 - least
     left = 1 - differs / most if most > 0 else -1.0 if differs > 0 else 0.0
-    return Binding("goals.agreement", f"{least:.4g}", f"{has:.4g}", left, left < TIGHT)
+    return Binding("goals.agreement", f"{least:.4g}", f"{has:.4g}", left, left < TIGHT, True)

@@ -23,7 +23,8 @@ from scaling.plan.drawing import (
 from scaling.plan.explain import explanation_lines
 from scaling.plan.money import PER_HOUR
 from scaling.plan.report import figure, html_table, page
-from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of, small
+from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of
+from scaling.plan.words import aim, small
 
 LANE = 52.0
 
@@ -35,7 +36,7 @@ def bundle_report(document: BundleDocument) -> str:
     agrees = "nobody measured how far they are" if best.agreement is None else f"{best.agreement:.1%} of them are"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>Least {escape(document.objective)} of {document.candidates:,} deployments, all that there are: "
+        f"<p>{aim(document.objective, 'latency').capitalize()} of all {document.candidates:,} deployments: "
         f"<b>{escape(best.policy)}</b> on <b>{escape(places_of(best))}</b>, sends {escape(best.send)} as "
         f"{escape(best.codec)}. At the traffic's peak the first token comes after {best.ttft_mean_s * 1e3:,.0f} ms in "
         f"the mean, {document.percentile:g} of 100 within {best.ttft_s * 1e3:,.0f} ms; each further one after "

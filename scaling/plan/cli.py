@@ -136,7 +136,7 @@ def _plan(options: argparse.Namespace) -> None:
         return
     from family.strict import dumps
     from scaling.plan.fleetfile import read_fleet
-    from scaling.plan.outputs import check_out, write
+    from scaling.plan.outputs import SPEC_NAME, check_out, write
     from scaling.plan.planner import plan
     from scaling.plan.table import plan_table
 
@@ -147,8 +147,11 @@ def _plan(options: argparse.Namespace) -> None:
     if options.json:
         sys.stdout.write(dumps(found.document))
         return
+    spec, tokens = options.out / SPEC_NAME, round(found.document.best.tokens)
     sys.stdout.write(plan_table(found.document))
-    sys.stdout.write(f"\nwrote {options.out}\n")
+    sys.stdout.write(
+        f"\nwrote {options.out}; then: train-family --spec {spec} --tokens {tokens} --text ... --out ...\n"
+    )
 
 
 def _follow(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from scaling.findings import Finding
 from scaling.plan.beside import Beside
 from scaling.plan.explain import Explanation
-from scaling.plan.fleet import Fleet
+from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.plan import Plan
 from scaling.plan.search import Choice, Found
 
@@ -38,7 +38,7 @@ class PlanDocument:
 
     schema_version: int
     fleet: str
-    objective: str
+    objective: Objective
     law: LawUsed
     candidates: int
     """Placements that were judged by the law."""

@@ -56,6 +56,8 @@ class Binding:
     left: float
     """Share of the limit."""
     binds: bool
+    least: bool = False
+    """Whether at least that is asked, not at most."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _binding(fleet: Fleet, group: Group, index: int) -> Iterator[Binding]:
     for goal in goals_of(fleet):
         has = float(goal.measure(fleet, group)[index])
         left = 1 - has / goal.wanted
-        yield Binding(goal.name, goal.shown(goal.wanted), goal.shown(has), left, left < TIGHT)
+        yield Binding(goal.name, goal.shown(goal.wanted), goal.shown(has), left, left < TIGHT, goal.least)
 
 
 def _buys(fleet: Fleet, law: ExitLaw, score: float, objective: Objective) -> Iterator[Bought]:
@@ -221,7 +223,8 @@ def explanation_lines(found: Explanation) -> Iterator[str]:
         yield f"  {move.tier}'s exit after layer {move.layer}: {verdict}"
     yield "goals:"
     for goal in found.goals:
-        yield f"  {goal.goal}: {goal.has} of {goal.asked}{', binds' if goal.binds else f', {goal.left:.0%} left'}"
+        side = "at least" if goal.least else "at most"
+        yield f"  {goal.goal}: {goal.has}, {side} {goal.asked}{': binds' if goal.binds else f', {goal.left:.0%} left'}"
     gains = [gain for gain in found.buys if abs(gain.change) > 1e-9 * max(abs(found.score), 1e-12)]
     yield "a tenth more of each, what it buys:" if gains else "a tenth more of anything buys nothing"
     for gain in sorted(gains, key=lambda gain: gain.change):

@@ -15,6 +15,7 @@ from scaling.plan.fleet import Fleet, Goals, Tier
 from scaling.plan.search import TIE, Group, groups, limits_of
 from scaling.plan.stages import answering
 from scaling.plan.tiers import Held
+from scaling.plan.words import plain
 from scaling.runs import FloatArray
 
 MILLI = 1e-3
@@ -36,6 +37,8 @@ class Goal:
     """Of a group's placements (P,), in the file's unit; to be at most `wanted`."""
     shown: Callable[[float], str]
     """A value of it for people, as the fleet file would have it."""
+    least: bool = False
+    """Whether the fleet file has the least that is allowed."""
 
 
 def goals_of(fleet: Fleet) -> tuple[Goal, ...]:
@@ -55,7 +58,7 @@ def _goals(fleet: Fleet) -> Iterator[Goal]:
             goals.budget_per_hour,
             lambda f: _with(f, budget_per_hour=None),
             lambda _, group: group.placements.cost,
-            "{:.4g}".format,
+            plain,
         )
     for name, most in goals.loss.items():
         yield _loss(fleet, name, most)
@@ -77,7 +80,7 @@ def _time(name: str, most: float, times: Callable[[Group], FloatArray]) -> Goal:
         found: FloatArray = times(group)[:, group.shares > 0].max(axis=1) / MILLI
         return found
 
-    return Goal(f"goals.{name}_ms", most / MILLI, lambda f: _with(f, **{f"{name}_s": None}), slowest, "{:.4g}".format)
+    return Goal(f"goals.{name}_ms", most / MILLI, lambda f: _with(f, **{f"{name}_s": None}), slowest, plain)
 
 
 def _loss(fleet: Fleet, name: str, most: float) -> Goal:
@@ -102,7 +105,7 @@ def _memory(tier: Tier, free: float) -> Goal:
     def taken(f: Fleet, group: Group) -> FloatArray:
         return _of_tier(f, group, tier.name, lambda held: held.memory_bytes) / tier.hardware.memory_bytes
 
-    return Goal(f"goals.memory_free.{tier.name}", 1 - free, without, taken, lambda share: f"{1 - share:.3f}")
+    return Goal(f"goals.memory_free.{tier.name}", 1 - free, without, taken, lambda share: f"{1 - share:.3f}", True)
 
 
 def _machines(tier: Tier, count: int) -> Goal:

@@ -8,6 +8,7 @@ from scaling.plan.explain import explanation_lines
 from scaling.plan.money import PER_HOUR
 from scaling.plan.svg import pareto, placement, timeline
 from scaling.plan.table import PLAN_HEAD, TIER_HEAD, draws_lines, numeric, plan_row, tier_row, way_row
+from scaling.plan.words import aim
 
 STYLE = """
 :root {
@@ -42,8 +43,9 @@ def report(document: PlanDocument) -> str:
     title = f"{document.fleet}: a plan"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>Least {escape(document.objective)} of {document.candidates:,} placements that keep the goals. Train "
-        f"<b>N = {best.parameters:.3g}</b> parameters (width {best.d_model}, {best.n_layers} layers) on "
+        f"<p>{aim(document.objective, 'quality').capitalize()} of {document.candidates:,} placements that keep the "
+        "goals. "
+        f"Train <b>N = {best.parameters:.3g}</b> parameters (width {best.d_model}, {best.n_layers} layers) on "
         f"<b>D = {best.tokens:.3g}</b> tokens in {best.training_flops:.3g} FLOPs, with exits after layers "
         f"<b>{', '.join(map(str, best.exit_layers))}</b>: G = {best.granularity}. A million tokens take "
         f"{best.cost_per_million:.3g} USD and {best.kwh_per_million:.3g} kWh.</p>",
@@ -51,7 +53,8 @@ def report(document: PlanDocument) -> str:
         "<h2>Where the layers stand</h2>",
         figure(placement(document)),
         *html_table([TIER_HEAD, *map(tier_row, best.tiers)]),
-        "<p>Losses have 90% intervals of the law's bootstrap; times are at the goals' percentile, at the peak.</p>",
+        "<p>Losses have 90% intervals of the law's bootstrap; times are at the goals' percentile at the "
+        "peak, in the tables below means.</p>",
         "<h2>What no plan beats in cost, latency, quality and energy at once</h2>",
         figure(pareto(document)),
         "<p>Marks are as large as the time per token is long. Dotted: what nothing beats in cost and loss alone.</p>",

@@ -23,7 +23,7 @@ from scaling.plan.drawing import (
 )
 from scaling.plan.money import PER_HOUR
 from scaling.plan.plan import Plan, TierPlan
-from scaling.plan.table import small
+from scaling.plan.words import share, small
 
 
 def placement(document: PlanDocument) -> str:
@@ -56,7 +56,7 @@ def _histogram(document: PlanDocument, left: float, base: float, width: float) -
     for what, one in ((w, one) for w, shares in document.chosen.items() for one in shares if w.startswith("exit ")):
         layer, _, depth = one.what.partition(" of ")
         x, height = left + int(layer) / int(depth) * width, 34 * one.share
-        title = f"{what} after layer {one.what}: {one.share:.0%} of the draws"
+        title = f"{what} after layer {one.what}: {share(one.share)} of the draws"
         found.append(rect(x - 3, base - height, 5, height, colours.get(what, WAY), title))
     caption = text(left, 12, "how often the law's draws choose each depth", GREY)
     return caption + "".join(found) + line(left, base, left + width, base, LIGHT)

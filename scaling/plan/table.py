@@ -1,6 +1,5 @@
 """A plan for people: the ranked table, and the table of known machines."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 from scaling.plan.beside import Beside
@@ -10,6 +9,7 @@ from scaling.plan.explain import explanation_lines
 from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
 from scaling.plan.money import PER_HOUR
 from scaling.plan.plan import Figure, Plan, TierPlan
+from scaling.plan.words import aim, plain, share, small
 
 SHOWN = 4
 """Choices of the law's draws in a line."""
@@ -18,15 +18,18 @@ SHOWN = 4
 def plan_table(document: PlanDocument) -> str:
     """The best plan by tier, then the others in order."""
     best = document.best
-    exits = ", ".join(map(str, best.exit_layers))
+    exits = f"exit{'s' * (best.granularity > 1)} after layer{'s' * (best.granularity > 1)} "
+    exits += ", ".join(map(str, best.exit_layers))
+    best_of = aim(document.objective, "quality")
     lines = [
-        f"{document.fleet}: least {document.objective} of {document.candidates:,} placements that keep the goals",
+        f"{document.fleet}: {best_of} of {document.candidates:,} placements that keep the goals",
         f"law {document.law.name}: {document.law.formula}",
         "",
         f"train N = {best.parameters:.3g} parameters (width {best.d_model}, {best.n_layers} layers)",
-        f"on D = {best.tokens:.3g} tokens in {best.training_flops:.3g} FLOPs, with exits after layers {exits}",
+        f"on D = {best.tokens:.3g} tokens in {best.training_flops:.3g} FLOPs, with {exits}",
         "",
         *aligned([TIER_HEAD, *map(tier_row, best.tiers)]),
+        "TTFT and TPOT: of what the tier decides, at the goals' percentile at the peak; below, TPOT is the mean of all",
         f"a million tokens: {best.cost_per_million:.3g} USD and {best.kwh_per_million:.3g} kWh",
         "",
         *aligned([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
@@ -41,7 +44,7 @@ def plan_table(document: PlanDocument) -> str:
 
 
 TIER_HEAD = (
-    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of", PER_HOUR, "W",
+    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of GB", PER_HOUR, "W",
 )  # fmt: skip
 PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", PER_HOUR, "W")
 
@@ -101,8 +104,9 @@ _PLACES = (3, 1, 2, 0)
 def bundle_table(document: BundleDocument) -> str:
     """The best way to run a bundle by tier, and the others in order."""
     best = document.best
+    best_of = aim(document.objective, "latency")
     lines = [
-        f"{document.fleet}: {document.bundle}, least {document.objective} of {document.candidates:,} deployments",
+        f"{document.fleet}: {document.bundle}, {best_of} of {document.candidates:,} deployments",
         "",
         *aligned([NODE_HEAD, *map(node_row, best.nodes)]),
         "",
@@ -116,7 +120,7 @@ def bundle_table(document: BundleDocument) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-NODE_HEAD = ("tier", "segments", "precision", "machines", "load", "sessions", "GB", "of", "ms per text", "known by")
+NODE_HEAD = ("tier", "segments", "precision", "machines", "load", "sessions", "GB", "of GB", "ms per text", "known by")
 CHOICE_HEAD = (
     "", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", PER_HOUR, "W", "but",
 )  # fmt: skip
@@ -159,7 +163,7 @@ def draws_lines(document: PlanDocument) -> Iterator[str]:
         yield f"what {document.draws} draws of the law choose:"
     for what, shares in document.chosen.items():
         rest = f" and {len(shares) - SHOWN} more" if len(shares) > SHOWN else ""
-        yield f"  {what}: " + ", ".join(f"{one.what} ({one.share:.0%})" for one in shares[:SHOWN]) + rest
+        yield f"  {what}: " + ", ".join(f"{one.what} ({share(one.share)})" for one in shares[:SHOWN]) + rest
 
 
 def figure(value: Figure) -> str:
@@ -167,19 +171,13 @@ def figure(value: Figure) -> str:
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
-def small(value: float, places: int = 0) -> str:
-    """With so many decimals, or as many as two digits that are not zeros take."""
-    digits = 1 - math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
-    return f"{value:,.{max(places, digits if abs(value) < 1 else 0)}f}"
-
-
 def hardware_table() -> str:
     """The machines that are known by name."""
     head = ("name", "kind", *(f"{name}, T/s" for name in PRECISIONS), "GB/s", "GB", "W", "basis")
     lines = []
     for row in rows():
-        speeds = (f"{row.flops[name] / TERA:.3g}" if name in row.flops else "-" for name in PRECISIONS)
-        sizes = (f"{row.bandwidth_bytes / GIGA:.4g}", f"{row.memory_bytes / GIGA:.3g}", f"{row.busy_w:.3g}")
+        speeds = (plain(float(f"{row.flops[name] / TERA:.3g}")) if name in row.flops else "-" for name in PRECISIONS)
+        sizes = (f"{row.bandwidth_bytes / GIGA:.4g}", f"{row.memory_bytes / GIGA:.3g}", f"{row.busy_w:,.4g}")
         lines.append((row.name, row.kind, *speeds, *sizes, row.basis))
     return "\n".join(aligned([head, *lines])) + "\n"
 

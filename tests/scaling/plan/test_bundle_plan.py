@@ -20,7 +20,8 @@ from scaling.plan.deployment import ConfidenceExit, FixedExit, SpeculativeExit
 from scaling.plan.fleet import Fleet, Goals, Objective
 from scaling.plan.fleetfile import read_fleet
 from scaling.plan.place import choices
-from scaling.plan.table import bundle_table, small
+from scaling.plan.table import bundle_table
+from scaling.plan.words import small
 
 STORED = report.ROOT / "experiments" / "plan"
 
