@@ -131,7 +131,7 @@ class Batch:
         self.clock = clock
         self._costs = defaultdict[Graph, Cost](Cost)
         self._guests: dict[object, Guest] = {}
-        self._token_s = 0.0
+        self.token_s = 0.0
         """What a token of those who decode takes, smoothed."""
         self._credit_s = 0.0
         """What long runs may take before the others' next token."""
@@ -163,7 +163,7 @@ class Batch:
         due = (
             guest.answered + 2 * guest.away_s
             for owner, guest in self._guests.items()
-            if owner not in waiting and guest.away_s < self._token_s / 2
+            if owner not in waiting and guest.away_s < self.token_s / 2
         )
         now = self.clock()
         return max(due, default=now) - now
@@ -207,7 +207,7 @@ class Batch:
         if not self.others_decode(task.owner):
             return 0.0
         cost = self._costs[task.forward.view.graph]
-        return self._token_s + cost.short_s + LEAST_ROWS * cost.row_s
+        return self.token_s + cost.short_s + LEAST_ROWS * cost.row_s
 
     def _choose(self, graph: Graph) -> tuple[list[tuple[Task[Any], Forward]], int]:
         """The tasks that share the graph's next forward, each with its rows; how many rows are of long runs."""
@@ -237,7 +237,7 @@ class Batch:
             return LEAST_ROWS
         if shares:
             return int(self._credit_s / cost.row_s)
-        return max(LEAST_ROWS, int((self._token_s - cost.short_s) / cost.row_s))
+        return max(LEAST_ROWS, int((self.token_s - cost.short_s) / cost.row_s))
 
     def _learn(self, graph: Graph, extra: int, took_s: float, *, shared: bool) -> float:
         """Learn of a forward; the seconds that its `extra` rows of long runs took of it."""
@@ -245,7 +245,7 @@ class Batch:
         if not extra:
             return 0.0
         extra_s = extra_s if shared else took_s
-        self._credit_s = max(self._credit_s - extra_s, -self._token_s)
+        self._credit_s = max(self._credit_s - extra_s, -self.token_s)
         return extra_s
 
     def _notice(self, done: Sequence[Task[Any]]) -> None:
@@ -256,10 +256,10 @@ class Batch:
             guest = self._guests.setdefault(task.owner, Guest(now))
             guest.answered = now
             took_s = task.own_s + (guest.away_s if guest.away_s < task.own_s / 2 else 0.0)
-            self._token_s = _smoothed(self._token_s, took_s)
+            self.token_s = _smoothed(self.token_s, took_s)
         if tokens:
-            most_s = max([self._token_s, *(self._turn_s(task) for task in self.tasks if task.rest > SHORT_ROWS)])
-            self._credit_s = min(self._credit_s + self._token_s, most_s)
+            most_s = max([self.token_s, *(self._turn_s(task) for task in self.tasks if task.rest > SHORT_ROWS)])
+            self._credit_s = min(self._credit_s + self.token_s, most_s)
         for owner in [o for o, guest in self._guests.items() if now - guest.answered > RECENT_S]:
             del self._guests[owner]
 

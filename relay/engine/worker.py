@@ -10,6 +10,10 @@ from relay.batch import SHORT_ROWS, Batch, Task
 from relay.views import Graph, Work
 
 T = TypeVar("T")
+AT_ONCE_S = 8e-3
+"""What a session's tokens may take for its work to hold up the event loop: a request that comes meanwhile waits for a
+few of them until it is seen.
+"""
 Future: TypeAlias = "asyncio.Future[None]"
 
 
@@ -73,8 +77,12 @@ class Worker:
         _call_all(self._waiting.values(), asyncio.Future.cancel)
 
     def _do_at_once(self, task: Task[Any]) -> None:
-        """Do a task here if nobody else has any, as long as its forwards are short and each of another graph."""
+        """Do a task here if nobody else has any and it is quick, as long as its forwards are short and each of another
+        graph.
+        """
         if self._busy or self._arrived or self._batch.tasks or self._batch.others_decode(task.owner):
+            return
+        if self._batch.token_s > AT_ONCE_S:
             return
         self._batch.add(task)
         done = set[Graph]()

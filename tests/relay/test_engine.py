@@ -10,6 +10,7 @@ import pytest
 
 from family.manifest import load_manifest
 from relay import batch
+from relay.engine import worker
 from relay.engine.engine import BundleEngine
 from relay.engine.graph import OrtGraph, OrtView
 from relay.errors import BusyError
@@ -69,6 +70,7 @@ def test_short_work_is_done_at_once_only_while_nobody_else_has_any(
     engine: BundleEngine, spy: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "RECENT_S", float("inf"))
+    monkeypatch.setattr(worker, "AT_ONCE_S", float("inf"))
 
     async def scenario() -> None:
         here = threading.current_thread()
@@ -79,6 +81,9 @@ def test_short_work_is_done_at_once_only_while_nobody_else_has_any(
         await engine.run(reading(spy, 1), "a", at_once=False)
         await engine.run(reading(spy, 100), "a")
         await engine.run(reading(spy, 1), "b")  # "a" may come back at any moment
+        engine.leave("a")
+        monkeypatch.setattr(worker, "AT_ONCE_S", 0.0)
+        await engine.run(reading(spy, 1), "b")  # it would hold up the loop for too long
         assert here not in spy.threads[1:]
 
     asyncio.run(scenario())
