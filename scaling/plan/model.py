@@ -34,8 +34,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 NO_STATISTICS = Statistics()
 HALF = 0.5
-PAUSE_S = 0.05
-"""Between two texts of a session."""
+PAUSE_S = 0.001
+"""Between two texts of a session: an application that has its next one ready, as the measured ones had."""
 _FEW_DRAFTS = 4.0
 """Drafts at which what one more adds to a verification is taken."""
 
