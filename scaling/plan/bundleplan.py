@@ -55,6 +55,18 @@ def plan_bundle(
     if strict and best.outside:
         raise ScalingError(f"--strict: the best deployment lies beyond what was measured: {'; '.join(best.outside)}")
     findings = [warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed]
+    if fleet.goals.agreement is None:
+        told = (
+            "no goals.agreement is given, so any exit may decide, whatever its tokens are worth; give agreement: 0.95"
+        )
+        findings.append(warning("no-agreement", told))
+    unread = [
+        name for name, given in (("goals.loss", fleet.goals.loss), ("traffic.decided", fleet.traffic.decided)) if given
+    ]
+    if unread:
+        findings.append(
+            note("not-judged", f"{' and '.join(unread)}: of a family that is to be trained, not judged here")
+        )
     if not asked.question.statistics.shares:
         findings.append(note("no-certificate", "no shares of exits are known, so no confidence policy was tried"))
     return BundleDocument(

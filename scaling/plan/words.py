@@ -25,6 +25,6 @@ def small(value: float, places: int = 0) -> str:
 
 def share(value: float) -> str:
     """In percent; what is not nothing is not shown as 0, nor what is not all as 100."""
-    if 0 < value < 0.005:
+    if 0 < value < 0.01:
         return "<1%"
-    return ">99%" if 0.995 <= value < 1 else f"{value:.0%}"
+    return ">99%" if 0.99 < value < 1 else f"{value:.0%}"

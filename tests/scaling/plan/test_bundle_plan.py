@@ -71,6 +71,14 @@ def test_a_goal_that_no_deployment_keeps_is_named(fleet: Fleet, tiny_bundle: Pat
         plan_bundle(hurried, tiny_bundle)
 
 
+def test_what_is_not_judged_or_not_asked_for_is_said(fleet: Fleet, tiny_bundle: Path) -> None:
+    asked = replace(fleet, goals=replace(fleet.goals, agreement=0.5, loss={"cloud": 2.0}))
+    told = {finding.code: finding.text for finding in plan_bundle(asked, tiny_bundle).findings}
+    assert "no-agreement" not in told and told["not-judged"].startswith("goals.loss: of a family that is to be trained")
+    told = {finding.code: finding.text for finding in plan_bundle(fleet, tiny_bundle).findings}
+    assert "give agreement: 0.95" in told["no-agreement"] and "not-judged" not in told
+
+
 def test_strict_wants_profiles(fleet: Fleet, tiny_bundle: Path) -> None:
     with pytest.raises(ScalingError, match="nothing was measured on device, edge, cloud; write a profile"):
         plan_bundle(fleet, tiny_bundle, strict=True)

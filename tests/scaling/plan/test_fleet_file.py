@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,24 @@ def test_the_example_is_a_fleet_and_the_schema_takes_it(tmp_path: Path) -> None:
     assert len(fleet.tiers) == 3 and sum(fleet.decided) == pytest.approx(1)
     assert schema()["$schema"].startswith("https://json-schema.org/")
     json.dumps(schema())
+
+
+def test_the_example_explains_every_key_and_so_does_the_schema() -> None:
+    keys = {
+        key: value
+        for kind in (schema(), *schema()["$defs"].values())
+        for key, value in kind.get("properties", {}).items()
+    }
+    told = {key for key in keys if re.search(rf"\b{key}\b", example())}
+    assert set(keys) - told == set()
+    plain = {"traffic", "goals", "training", "trunk"}
+    assert {key for key, value in keys.items() if "description" not in value} <= plain
+
+
+def test_the_line_for_editors_is_a_schema_that_fits_the_example(tmp_path: Path) -> None:
+    (named,) = re.findall(r"yaml-language-server: \$schema=(\S+)", example())
+    assert f"plan-family schema > {named}" in example()
+    assert not re.search(r"(?m)^#\s*yaml-language-server", example())  # the file may not be there
 
 
 def test_a_trace_gives_rate_lengths_and_peak(tmp_path: Path) -> None:
