@@ -45,7 +45,8 @@ def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
     fewest, more = (served(asked, found, load) for load in LOADS)
     others = [n for n, (a, b) in enumerate(zip(fewest, more, strict=True)) if _machines(a) != _machines(b)]
     choices, needs = [*found, *(found[n] for n in others)], [*fewest, *(more[n] for n in others)]
-    times = peaks(asked.fleet, choices, needs)
+    fleet, predicted = asked.fleet, [(choice.deployment, choice.prediction) for choice in choices]
+    times = peaks(fleet.tiers[0].name, fleet.traffic, fleet.goals.percentile, predicted, needs)
     return [_scored(asked, *row) for row in zip(choices, needs, times, strict=True)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from time import sleep, strftime
+from time import monotonic, sleep, strftime
 from typing import TYPE_CHECKING
 
 from family.errors import FamilialError
@@ -21,8 +21,8 @@ from scaling.plan.asked import ask
 from scaling.plan.bundledocument import policy_text
 from scaling.plan.deployment import ConfidenceExit, Deployment, FixedExit, Place, SpeculativeExit, Statistics
 from scaling.plan.fleet import Fleet, Link
-from scaling.plan.observed import Way, look, observed, own
-from scaling.plan.online import Observed, Online, observe, text_s, typical
+from scaling.plan.observed import Way, look, observed, own, rows_of
+from scaling.plan.online import Expected, Observed, Online, best_of, expected, observe, typical
 from scaling.plan.place import Question, agreed, joined, policies, travels
 from scaling.plan.wire import row_bytes
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LOOKS = 3
 """Descriptions of a look; the quickest round trip of each link is its own, the others waited for something."""
+LEAST_S = 1e-3
+"""Between two looks."""
 LEAST_CHECKED = 20
 """Drafts after which a node knows better than the statistics how often they are right."""
 
@@ -94,20 +96,29 @@ class Watch:
                 "export the bundle with --eval, so that its exits' agreement is known"
             )
         traffic = fleet.traffic
-        self.state = Online(choices, self._machines, traffic.prompt_tokens, traffic.output_tokens, question.statistics)
+        self.state = Online(
+            choices,
+            self._machines,
+            traffic.prompt_tokens,
+            traffic.output_tokens,
+            question.statistics,
+            traffic.prompt_cv,
+            fleet.goals,
+        )
+        self._rows, self._looked = [rows_of(node) for node in nodes], monotonic()
         self._ways = [Way(link, node.timed) for link, node in zip(choices[0].links, nodes, strict=False)]
         self._problem = ""
 
     def begin(self) -> str:
         """Tell the entry node what is best by the fleet file's links; a line that says so."""
         choices = self.state.choices
-        times_s = [text_s(self.state, choice, Observed(choice.links)) for choice in choices]
-        best = min(range(len(times_s)), key=times_s.__getitem__)
+        found = [expected(self.state, choice, Observed(choice.links)) for choice in choices]
+        best = best_of(found)
         self.state = replace(self.state, chosen=best, rival=best)
         self._tell()
         return (
-            f"begins with {_choice(choices[best])}: by the fleet file's links a text takes {times_s[best]:.3g} s; "
-            f"{len(choices)} choices keep the agreement"
+            f"begins with {_choice(choices[best])}: by the fleet file's links a text takes {found[best].text_s:.3g} s"
+            f"{_missed(found[best])}; {len(choices)} choices keep the agreement"
         )
 
     def look(self) -> Iterator[str]:
@@ -126,10 +137,10 @@ class Watch:
         self._problem = ""
         if self.state.deployment != before:
             known = typical(self.state.seen)
-            then_s, now_s = (text_s(self.state, one, known) for one in (before, self.state.deployment))
+            then, now = (expected(self.state, one, known) for one in (before, self.state.deployment))
             yield (
                 f"{_choice(before)} -> {_choice(self.state.deployment)}: {_why(known, nodes)}: "
-                f"a text takes {now_s:.3g} s in place of {then_s:.3g} s"
+                f"a text takes {now.text_s:.3g} s{_missed(now)} in place of {then.text_s:.3g} s{_missed(then)}"
             )
 
     def _observe(self) -> "Sequence[Node]":
@@ -148,7 +159,11 @@ class Watch:
             for i, way in enumerate(self._ways)
         ]
         context = self.state.prompt_tokens + self.state.output_tokens / 2
-        seen = observed(self._ways, nodes, self._places, self._machines, context)
+        rows, now = [rows_of(node) for node in nodes], monotonic()
+        passed_s = max(now - self._looked, LEAST_S)
+        rates = [max(0.0, b - a) / passed_s for a, b in zip(self._rows, rows, strict=True)]
+        self._rows, self._looked = rows, now
+        seen = observed(self._ways, nodes, rates, self._places, self._machines, context)
         self.state = observe(replace(self.state, statistics=_with_paces(self.state.statistics, nodes)), seen)
         return nodes
 
@@ -229,6 +244,10 @@ def _sdk(deployment: Deployment) -> "Policy":
 
 def _choice(deployment: Deployment) -> str:
     return f"{policy_text(deployment.policy)}, rows as {deployment.codec}"
+
+
+def _missed(found: Expected) -> str:
+    return f" and misses {', '.join(found.misses)}" if found.misses else ""
 
 
 def _why(known: Observed, nodes: "Sequence[Node]") -> str:

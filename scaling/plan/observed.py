@@ -3,7 +3,7 @@
 A link's round trip is the time in which the upstream answers a health check. Its rate is the slope of messages' times
 against their sizes, which the nodes' sums give for those sent since the last look. What was believed of the rate moves
 only as far as it must: a slope whose confidence interval holds it changes nothing, so a link that few or equal messages
-crossed keeps its rate. What a message costs the nodes themselves is taken off.
+crossed keeps its rate. What a message costs the nodes themselves is taken off. Load is what nodes have read since.
 """
 
 import math
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from relay.client.types import Node, Timed
 
 MOST_BPS = 1e10
+STEPS = 100
+"""In which the number of others is found: from none on, it rises to what it is."""
 SURE = 2.0
 """Standard errors to each side of a slope."""
 
@@ -57,23 +59,38 @@ def look(way: Way, node: "Node", rtt_ms: float, costs: Own) -> Way:
     return Way(replace(way.link, rtt_s=rtt_s, up_bps=up_bps), timed)
 
 
+def rows_of(node: "Node") -> int:
+    """That a node's busiest segment has read since its start."""
+    return max((work.rows for name, work in node.work.items() if name.startswith("segment")), default=0)
+
+
 def observed(
     ways: Sequence[Way],
     nodes: "Sequence[Node]",
+    rates: Sequence[float],
     places: Sequence[Place],
     machines: Mapping[str, Machine],
     context: float,
 ) -> Observed:
-    """The links as they are believed, and how many times as long as alone a token's forward takes where all sessions
-    that the busiest node beyond the first holds share it, `context` positions each.
+    """The links as they are believed, and how many times as long as alone a token's forward takes on the busiest node
+    beyond the first, where sessions hold `context` positions each. `rates` are rows per second that nodes read.
+
+    By Little's law n = rate * F(1 + n) others share a forward, and never more than the node has sessions: one that
+    nobody writes in adds nothing.
     """
 
-    def load(node: "Node", place: Place) -> float:
-        costs, many = [machines[place.tier].segments[g] for g in place.segments], max(1, node.sessions)
-        together = sum(float(cost.seconds(many, context, 0, many)) for cost in costs)
-        return together / sum(float(cost.seconds(1, context)) for cost in costs)
+    def load(node: "Node", rate: float, place: Place) -> float:
+        costs = [machines[place.tier].segments[g] for g in place.segments]
 
-    beyond = (load(node, place) for node, place in zip(nodes[1:], places[1:], strict=True))
+        def forward_s(rows: float) -> float:
+            return sum(float(cost.seconds(rows, context, 0, rows)) for cost in costs)
+
+        most, others = max(0.0, node.sessions - 1.0), 0.0
+        for _ in range(STEPS):
+            others = min(most, rate * forward_s(1 + others) * most / (1 + most))
+        return forward_s(1 + others) / forward_s(1.0)
+
+    beyond = (load(*row) for row in zip(nodes[1:], rates[1:], places[1:], strict=True))
     return Observed(tuple(way.link for way in ways), max(beyond, default=1.0))
 
 

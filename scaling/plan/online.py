@@ -4,19 +4,22 @@ Where segments run stays as it is; what may change from one request to the next 
 of it is a pure function of the state and an observation. `scaling.plan.follow` makes observations of what the nodes say
 of themselves, and tells the entry node the choice.
 
-What holds is the median of the newest observations. Another choice is taken only once it was better than the present
-one by `MARGIN` for `PATIENCE` observations in a row, by the model; so noise around a point where two are equal changes
-nothing.
+What holds is the median of the newest observations. The best choice is the quickest of those that keep the goals for
+the first token and the next ones, or if none does, of those that miss the fewest. Another is taken only once it kept
+more goals than the present one, or was better by `MARGIN`, for `PATIENCE` observations in a row, by the model; so noise
+around a point where two are equal changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from statistics import median
 
 from scaling.plan.cost import Machine, loaded
 from scaling.plan.deployment import Deployment, Statistics
-from scaling.plan.fleet import Link
+from scaling.plan.fleet import Goals, Link, Traffic
 from scaling.plan.model import predict
+from scaling.plan.peak import ALONE
+from scaling.plan.percentile import peaks
 
 MARGIN = 0.1
 """Of a text's time, by which another choice has to be better."""
@@ -44,6 +47,9 @@ class Online:
     prompt_tokens: float
     output_tokens: float
     statistics: Statistics
+    prompt_cv: float = 1.0
+    """Standard deviation of the prompts' lengths over their mean."""
+    goals: Goals = field(default_factory=Goals)
     chosen: int = 0
     seen: tuple[Observed, ...] = ()
     """The newest observations."""
@@ -61,9 +67,10 @@ def observe(state: Online, seen: Observed) -> Online:
     """The state after an observation."""
     newest = (*state.seen, seen)[-NEWEST:]
     known = typical(newest)
-    times_s = [text_s(state, deployment, known) for deployment in state.choices]
-    best = min(range(len(times_s)), key=times_s.__getitem__)
-    if times_s[best] > times_s[state.chosen] * (1 - MARGIN):
+    found = [expected(state, deployment, known) for deployment in state.choices]
+    best, now = best_of(found), found[state.chosen]
+    keeps_more = len(found[best].misses) < len(now.misses)
+    if not keeps_more and found[best].text_s > now.text_s * (1 - MARGIN):
         return replace(state, seen=newest, rival=state.chosen, times=0)
     times = state.times + 1 if best == state.rival else 1
     if times < PATIENCE:
@@ -89,12 +96,32 @@ def follow(state: Online, seen: Sequence[Observed]) -> list[int]:
     return found
 
 
-def text_s(state: Online, deployment: Deployment, known: Observed) -> float:
-    """A whole text's time under what is known of the links and the load."""
+@dataclass(frozen=True)
+class Expected:
+    """Of a text."""
+
+    text_s: float
+    """From the request to the last token, in the mean."""
+    misses: tuple[str, ...]
+    """Goals that it does not keep, as the fleet file has them."""
+
+
+def best_of(found: Sequence[Expected]) -> int:
+    """The quickest of those that keep the most goals."""
+    return min(range(len(found)), key=lambda i: (len(found[i].misses), found[i].text_s))
+
+
+def expected(state: Online, deployment: Deployment, known: Observed) -> Expected:
+    """What a text takes under what is known of the links and the load."""
     machines = {
         place.tier: loaded(state.machines[place.tier], known.load if i else 1.0)
         for i, place in enumerate(deployment.places)
     }
-    moment = replace(deployment, links=known.links)
+    moment, goals = replace(deployment, links=known.links), state.goals
     found = predict(moment, machines, state.prompt_tokens, state.output_tokens, 1, state.statistics)
-    return float(found.ttft_s) + (state.output_tokens - 1) * float(found.tpot_s)
+    traffic = Traffic(0.0, state.prompt_tokens, state.output_tokens, state.prompt_cv)
+    own = deployment.places[0].tier
+    (peak,) = peaks(own, traffic, goals.percentile, [(moment, found)], [[ALONE] * len(deployment.places)])
+    limits = (("ttft_ms", peak.ttft_s, goals.ttft_s), ("tpot_ms", peak.tpot_s, goals.tpot_s))
+    misses = tuple(f"goals.{name}" for name, has, most in limits if most is not None and has > most)
+    return Expected(peak.ttft_mean_s + (state.output_tokens - 1) * peak.tpot_mean_s, misses)

@@ -52,6 +52,10 @@ class Served:
     var: float = 0.0
 
 
+ALONE = Served(1.0, 1.0, 1.0, 0.0, 0.0)
+"""A machine that serves one text."""
+
+
 def served(asked: Asked, found: Sequence[Choice], load: float) -> list[list[Served]]:
     """Of each choice and its places, with shared machines planned up to a load."""
     own, made, alike = asked.fleet.tiers[0], {}, defaultdict(list)

@@ -7,20 +7,24 @@ percentile is that of all cases together. It is never below the mean: of tokens 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy.special import ndtr
 
-from scaling.plan.fleet import Fleet, Traffic
-from scaling.plan.model import Case
+from scaling.plan.deployment import Deployment
+from scaling.plan.fleet import Traffic
+from scaling.plan.model import Case, Prediction
 from scaling.plan.peak import Served
-from scaling.plan.place import Choice
 from scaling.plan.queueing import quantile
 from scaling.plan.wire import reply_var, transfer_s
 from scaling.runs import FloatArray
 
 HALVINGS = 50
 LEAST_S = 1e-9
+
+
+Predicted: TypeAlias = tuple[Deployment, Prediction]
 
 
 @dataclass(frozen=True)
@@ -35,36 +39,38 @@ class Peak:
     tpot_mean_s: float
 
 
-def peaks(fleet: Fleet, found: Sequence[Choice], served: Sequence[Sequence[Served]]) -> list[Peak]:
-    """What users see of deployments whose places are served so, at the percentile of the fleet's goals."""
-    traffic, percentile = fleet.traffic, fleet.goals.percentile
+def peaks(
+    own: str, traffic: Traffic, percentile: float, found: Sequence[Predicted], served: Sequence[Sequence[Served]]
+) -> list[Peak]:
+    """What users see of deployments whose places are served so; `own` is the tier of the users' own machines."""
     each = list(zip(found, served, strict=True))
-    first = _table([list(_firsts(fleet.tiers[0].name, traffic, choice, tiers)) for choice, tiers in each])
-    tokens = _table([list(_tokens(traffic, choice, tiers)) for choice, tiers in each])
-    ttft_s, tpot_s = _mean(first), np.array([_tpot_s(traffic, choice, tiers) for choice, tiers in each])
+    first = _table([list(_firsts(own, traffic, *one, tiers)) for one, tiers in each])
+    tokens = _table([list(_tokens(traffic, *one, tiers)) for one, tiers in each])
+    ttft_s, tpot_s = _mean(first), np.array([_tpot_s(traffic, one[1], tiers) for one, tiers in each])
     columns = (np.maximum(_at(first, percentile), ttft_s), np.maximum(_at(tokens, percentile), tpot_s), ttft_s, tpot_s)
     return [Peak(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
-def _tpot_s(traffic: Traffic, choice: Choice, served: Sequence[Served]) -> float:
-    waits = zip(_questions(traffic, choice, served), served, strict=True)
-    return float(choice.prediction.tpot_s) + sum(times * tier.wait_s for times, tier in waits)
+def _tpot_s(traffic: Traffic, found: Prediction, served: Sequence[Served]) -> float:
+    waits = zip(_questions(traffic, found, served), served, strict=True)
+    return float(found.tpot_s) + sum(times * tier.wait_s for times, tier in waits)
 
 
-def _questions(traffic: Traffic, choice: Choice, served: Sequence[Served]) -> list[float]:
+def _questions(traffic: Traffic, found: Prediction, served: Sequence[Served]) -> list[float]:
     """To each place, for a token after the first that waits for them."""
-    (first, *_), further = choice.prediction.first, max(traffic.output_tokens - 1, 1.0)
-    found = [(tier.questions - first.more * (i == first.reaches)) / further for i, tier in enumerate(served)]
-    return [found[0] * (1 - choice.prediction.beside), *found[1:]]
+    (first, *_), further = found.first, max(traffic.output_tokens - 1, 1.0)
+    asked = [(tier.questions - first.more * (i == first.reaches)) / further for i, tier in enumerate(served)]
+    return [asked[0] * (1 - found.beside), *asked[1:]]
 
 
-Timed = tuple[float, float, float]
+Timed: TypeAlias = tuple[float, float, float]
 """A case's share, mean and variance."""
 
 
-def _firsts(own: str, traffic: Traffic, choice: Choice, served: Sequence[Served]) -> Iterator[Timed]:
+def _firsts(
+    own: str, traffic: Traffic, deployment: Deployment, found: Prediction, served: Sequence[Served]
+) -> Iterator[Timed]:
     """What machines and links take for a prompt grows with its length, on all of them at once."""
-    deployment, found = choice.deployment, choice.prediction
     client = (deployment.client,) if deployment.client else ()
     entry = deployment.places[0].tier
     own_s = float(found.busy_s[entry][0]) if entry == own else 0.0
@@ -81,12 +87,11 @@ def _firsts(own: str, traffic: Traffic, choice: Choice, served: Sequence[Served]
         yield case.share, mean_s, var
 
 
-def _tokens(traffic: Traffic, choice: Choice, served: Sequence[Served]) -> Iterator[Timed]:
-    cases = choice.prediction.further
-    asked = _questions(traffic, choice, served)
+def _tokens(traffic: Traffic, deployment: Deployment, found: Prediction, served: Sequence[Served]) -> Iterator[Timed]:
+    cases, asked = found.further, _questions(traffic, found, served)
     for case in cases:
         times = [asked[i] / max(_reaching(cases, i), LEAST_S) for i in range(case.reaches + 1)]
-        links = choice.deployment.links[: max(case.reaches, 0)]
+        links = deployment.links[: max(case.reaches, 0)]
         waits = [(n * tier.wait_s, n * tier.var) for n, tier in zip(times, served, strict=False)]
         mean_s = float(case.seconds) + sum(wait_s for wait_s, _ in waits)
         yield case.share, mean_s, float(sum(map(reply_var, links))) + sum(var for _, var in waits)

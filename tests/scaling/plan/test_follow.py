@@ -13,7 +13,7 @@ import scaling.plan.follow
 from benchmarks.net.links import Link as Shaped
 from benchmarks.net.proxy import LinkProxy
 from benchmarks.net.schedule import steady
-from family.manifest import load_manifest
+from family.manifest import CodecQuality, ExitQuality, Quality, load_manifest, save_manifest
 from relay.client.sync import RelayClient
 from relay.client.types import Node, Timed, node
 from relay.node.config import NodeConfig
@@ -143,6 +143,35 @@ def test_what_is_seen_of_a_narrow_link_is_its_rate_and_round_trip(
         assert second.rtt_s < first.rtt_s
 
 
+def test_a_narrow_link_brings_a_codec_that_the_bundles_quality_allows(
+    path: Path, statistics: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """What `export-family --eval` measured is no part of the export, so nodes may serve the bundle without it."""
+    manifest = load_manifest(tiny_bundle)
+    exits = tuple(ExitQuality(g, 3.0, agreement) for g, agreement in ((1, 0.5), (2, 0.7), (3, 1.0)))
+    codecs = tuple(CodecQuality(codec, 3, 3.0, agreement) for codec, agreement in (("int8", 0.99), ("int4", 0.9)))
+    known = replace(manifest, quality=Quality("some text", "0" * 64, 100, 64, 64, exits, codecs))
+    save_manifest(known, tmp_path)
+    path.write_text(path.read_text().replace("agreement: 1", "agreement: 0.95"))
+    with in_background(over(tiny_bundle, 20, 3e5)) as nodes, RelayClient(address(nodes.device)) as client:
+        unknown, watch = (Watch(client, read_fleet(path), bundle, None) for bundle in (tiny_bundle, tmp_path))
+        assert {one.codec for one in unknown.state.choices} == {"f32"}, "of a bundle without --eval nothing is known"
+        assert {one.codec for one in watch.state.choices} == {"f32", "int8"}, "int4 rows agree too seldom"
+        watch.state = replace(watch.state, chosen=[one.codec for one in watch.state.choices].index("f32"))
+        told_of: list[str] = []
+        for length in (5, 60, 20, 40, 50)[: PATIENCE + 2]:
+            list(client.generate(list(range(3, 3 + length)), max_tokens=3, ignore_stop=True))
+            told_of += watch.look()
+        assert told(nodes) == "FixedExit int8"
+        (change,) = told_of
+        assert "rows as f32 -> FixedExit(3), rows as int8: device-edge" in change
+        before = client.describe()[0]
+        list(client.generate(list(range(3, 63)), max_tokens=3, ignore_stop=True))
+        after = client.describe()[0]
+        rows, size = after.rows_sent - before.rows_sent, after.bytes_sent - before.bytes_sent
+        assert rows >= 60 and size < 2 * manifest.spec.d_model * rows
+
+
 def test_a_node_that_is_away_is_told_of_once_and_what_was_chosen_stays(
     path: Path, statistics: Path, tiny_bundle: Path
 ) -> None:
@@ -195,16 +224,18 @@ def test_what_nodes_take_for_messages_is_not_the_links() -> None:
     assert seen.rtt_s == pytest.approx(0.02) and seen.up_bps == pytest.approx(8e6, rel=1e-3)
 
 
-def test_sessions_beyond_the_entry_are_load() -> None:
+def test_what_sessions_beyond_the_entry_write_is_load_and_idle_ones_are_none() -> None:
     places = (Place("device", (1, 2)), Place("cloud", (3,)))
     machines = {"device": machine(), "cloud": machine(10)}
 
-    def load(here: int, there: int) -> float:
+    def load(here: int, there: int, rows_per_s: float) -> float:
         nodes = [described(NOTHING, here), described(NOTHING, there)]
-        return observed([Way(LINK, NOTHING)], nodes, places, machines, 100.0).load
+        return observed([Way(LINK, NOTHING)], nodes, [rows_per_s] * 2, places, machines, 100.0).load
 
-    assert load(9, 0) == load(9, 1) == 1.0
-    assert load(1, 8) > load(1, 4) > 1.0
+    assert load(9, 0, 1e6) == load(9, 1, 1e6) == load(1, 8, 0) == 1.0, "of one text alone, or of none that writes"
+    assert 1 < load(1, 8, 100) < load(1, 8, 1000) <= load(1, 9, 1000)
+    alone, eight = (float(machines["cloud"].segments[3].seconds(n, 100, 0, n)) for n in (1, 8))
+    assert load(1, 8, 1e6) == pytest.approx(eight / alone), "not more than there are"
 
 
 def test_choices_keep_the_agreement_and_what_every_node_knows() -> None:

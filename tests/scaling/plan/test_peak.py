@@ -57,7 +57,7 @@ class Planned:
         question = Question(SPEC, kinds, LINKS, PROMPT, OUTPUT, STATISTICS)
         choice = self.choice(deployment)
         (places,) = served(Asked(fleet, self._manifest, {}, question), [choice], BUSY)
-        return peaks(fleet, [choice], [places])[0], places
+        return peaks("phone", traffic, self._percentile, [(deployment, choice.prediction)], [places])[0], places
 
 
 def played(deployment: Deployment, rate: float) -> tuple[list[float], list[float]]:
