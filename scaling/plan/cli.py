@@ -26,6 +26,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.fleet in COMMANDS:
+        others = "law", "bundle", "statistics", "online", "out", "strict", "explain"
+        unread = [name for name in others if getattr(options, name)]
+        unread += ["json"] * (options.json and options.fleet != "hardware")
+        if unread:
+            parser.error(f"--{unread[0]}: {options.fleet} takes no such option")
+        if options.file is not None and options.fleet != "init":
+            parser.error(f"{options.file}: only init takes a second name")
         return options
     if options.statistics and not options.bundle:
         parser.error("--statistics: goes with --bundle")
@@ -96,7 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--explain", action="store_true", help="say why this G and these layers, what binds, what more would buy"
     )
-    parser.add_argument("--json", action="store_true", help="print plan.json in place of the table")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print plan.json in place of the table; of hardware, every figure with its source",
+    )
     add_completion(parser)
     return parser
 
@@ -110,9 +121,11 @@ def _command(options: argparse.Namespace) -> None:
 
         sys.stdout.write(dumps(schema()))
     elif options.fleet == "hardware":
+        from family.strict import dumps
+        from scaling.plan.hardware import rows
         from scaling.plan.table import hardware_table
 
-        sys.stdout.write(hardware_table())
+        sys.stdout.write(dumps(rows()) if options.json else hardware_table())
     elif options.online:
         _follow(options)
     else:
@@ -183,10 +196,16 @@ def _plan_bundle(options: argparse.Namespace) -> None:
 
 
 def _law(given: str | None, fleet: "Fleet") -> "ExitLaw":
+    from scaling.errors import ScalingError
     from scaling.plan.exitlaw import SHIPPED, open_law, shipped, shipped_law
 
     if given is None:
         return shipped_law(max(fleet.training.budget, 1.0))
+    if given not in SHIPPED and not Path(given).exists():
+        raise ScalingError(
+            f"--law {given}: no such file, and the planner comes with {' and '.join(SHIPPED)}; write one with: "
+            "fit-law RUNS --exits --out law.json"
+        )
     return shipped(given) if given in SHIPPED else open_law(Path(given))
 
 

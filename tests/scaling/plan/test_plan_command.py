@@ -208,6 +208,9 @@ def test_schema_and_hardware_are_printed(capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out)["title"] == "Fleet of plan-family"
     cli.main(["hardware"])
     assert "Snapdragon 8 Gen 3" in capsys.readouterr().out
+    cli.main(["hardware", "--json"])
+    machines = json.loads(capsys.readouterr().out)
+    assert len(machines) > 60 and all(one["source"] and one["price_usd"] >= 0 for one in machines)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,10 @@ def test_schema_and_hardware_are_printed(capsys: pytest.CaptureFixture[str]) -> 
         ("{fleet}", "--out DIR: say where"),
         ("{fleet} more.yaml --out {out}", "only init takes a second name"),
         ("{fleet} --out {fleet}", "is a file; name a folder"),
-        ("{fleet} --out {out} --law none.json", "none.json: no such file"),
+        ("{fleet} --out {out} --law chinchila", "no such file, and the planner comes with sweep-exits and chinchilla"),
+        ("init --strict", "--strict: init takes no such option"),
+        ("schema --json", "--json: schema takes no such option"),
+        ("hardware L4", "L4: only init takes a second name"),
         ("none.yaml --out {out}", "none.yaml: no such file; write one with: plan-family init"),
     ],
 )
