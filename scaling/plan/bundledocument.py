@@ -73,6 +73,8 @@ class BundleChoice:
     power_w: float
     misses: tuple[str, ...]
     """Goals that it does not keep, as the fleet file has them."""
+    missed_by: float
+    """By which shares of their limits, all together."""
     outside: tuple[str, ...]
     """What lies beyond what was measured of its machines."""
     legs: tuple[Leg, ...]

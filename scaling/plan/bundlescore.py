@@ -33,9 +33,13 @@ LEAST: Mapping[Objective, Callable[[BundleChoice], float]] = {
 
 
 def ranked(asked: Asked) -> list[BundleChoice]:
-    """Every deployment: those that keep all goals by the objective, then those that miss the fewest."""
+    """Every deployment: those that keep all goals by the objective, then those that miss the fewest by the least."""
     least = LEAST[asked.fleet.objective]
-    return sorted(scored(asked, place(asked.question)), key=lambda one: (len(one.misses), least(one)))
+
+    def key(one: BundleChoice) -> tuple[float, ...]:
+        return len(one.misses), any(node.machines is None for node in one.nodes), one.missed_by, least(one)
+
+    return sorted(scored(asked, place(asked.question)), key=key)
 
 
 def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
@@ -87,10 +91,12 @@ def _scored(asked: Asked, choice: Choice, needs: Sequence[Served], peak: Peak) -
         cost,
         power,
         (),
+        0.0,
         tuple(outside),
         tuple(_legs(choice, fleet.traffic.prompt_tokens)),
     )
-    return replace(made, misses=tuple(goal.goal for goal in bindings(fleet, made) if goal.left < 0))
+    missed = [goal for goal in bindings(fleet, made) if goal.left < 0]
+    return replace(made, misses=tuple(goal.goal for goal in missed), missed_by=-sum(goal.left for goal in missed))
 
 
 def _legs(choice: Choice, prompt_tokens: float) -> Iterator[Leg]:

@@ -71,6 +71,8 @@ def load_statistics(path: Path) -> MeasuredStatistics:
 def statistics_for(manifest: Manifest, path: Path | None) -> Statistics:
     """What is known of a bundle's exits: what the file has, and for the rest the shares of its certificate's rules.
 
+    Nodes refuse an epsilon that the bundle's certificate does not have, so what the file says of others is left out.
+
     Raises `ProfileError` for a file of another family.
     """
     rules = manifest.certificate.rules if manifest.certificate else ()
@@ -83,7 +85,8 @@ def statistics_for(manifest: Manifest, path: Path | None) -> Statistics:
             f"{path}: of family {found.family[:12]}, the bundle is of {manifest.family_fingerprint[:12]}"
         )
     measured = found.statistics()
-    return replace(measured, shares={**certified.shares, **measured.shares})
+    allowed = {epsilon: measured.shares.get(epsilon, shares) for epsilon, shares in certified.shares.items()}
+    return replace(measured, shares=allowed)
 
 
 def _nodes(text: str) -> list[dict[str, Any]]:

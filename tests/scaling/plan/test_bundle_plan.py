@@ -79,6 +79,16 @@ def test_what_is_not_judged_or_not_asked_for_is_said(fleet: Fleet, tiny_bundle: 
     assert "give agreement: 0.95" in told["no-agreement"] and "not-judged" not in told
 
 
+def test_of_those_that_miss_a_goal_the_nearest_is_told(fleet: Fleet, tiny_bundle: Path) -> None:
+    """Not the quickest of them."""
+    cheap = replace(fleet, goals=Goals(budget_per_hour=1e-9), tiers=fleet.tiers[1:], links=fleet.links[1:])
+    tiers = (replace(cheap.tiers[0], count=1, price_per_hour=0.5), cheap.tiers[1])
+    order = ranked(ask(replace(cheap, tiers=tiers), tiny_bundle, None))
+    assert order[0].misses == ("goals.budget_per_hour",)
+    one = [choice.cost_per_hour for choice in order if choice.misses == order[0].misses]
+    assert one == sorted(one) and one[0] < one[-1]
+
+
 def test_strict_wants_profiles(fleet: Fleet, tiny_bundle: Path) -> None:
     with pytest.raises(ScalingError, match="nothing was measured on device, edge, cloud; write a profile"):
         plan_bundle(fleet, tiny_bundle, strict=True)

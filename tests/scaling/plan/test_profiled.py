@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report
+from family.certificate import Certificate, CertifiedRule
 from family.errors import ProfileError
 from family.manifest import load_manifest
 from family.profile import Profile, load_profile
@@ -104,3 +105,20 @@ def test_statistics_of_another_family_are_refused(tiny_bundle: Path) -> None:
     assert statistics_for(manifest, None).acceptance == {}
     with pytest.raises(ProfileError, match=r"statistics.json: of family [0-9a-f]{12}, the bundle is of"):
         statistics_for(manifest, STORED / "statistics.json")
+
+
+def test_an_epsilon_that_nodes_would_refuse_is_left_out(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Without a certificate all of them; with one, those that it does not have."""
+    manifest = load_manifest(tiny_bundle)
+    shares = ", ".join(
+        f'{{"epsilon": {e}, "every": [0.2, 0.5, 0.3], "first": [0.1, 0.2, 0.7]}}' for e in (0.02, 0.05, 0.1)
+    )
+    (tmp_path / "s.json").write_text(
+        f'{{"family": "{manifest.family_fingerprint}", "precision": "f32", "shares": [{shares}], "acceptance": []}}'
+    )
+    assert statistics_for(manifest, tmp_path / "s.json").shares == {}
+    rules = tuple(CertifiedRule(e, "max_probability", (0.9, 0.8), 0.01, (0.5, 0.3, 0.2)) for e in (0.05, 0.2))
+    family, export = manifest.family_fingerprint, manifest.export_fingerprint
+    certificate = Certificate(family, "f32", export, "p.jsonl", "0" * 64, 80, 240, 64, 0.0, 0.05, "a method", rules)
+    found = statistics_for(replace(manifest, certificate=certificate), tmp_path / "s.json")
+    assert found.shares == {0.05: (0.2, 0.5, 0.3), 0.2: (0.5, 0.3, 0.2)}
