@@ -2,7 +2,8 @@
 
 The table is `hardware.csv` beside this file. Every row says whether its speeds are `datasheet` (peaks that no program
 reaches: a roofline multiplies them by the efficiency of the row's `unit`) or `measured` (reached by a program, taken as
-they are), and where they are from. Prices are list prices at launch, power that of the whole device or card; what a
+they are), and where they are from. `checked:` says which figures were compared with which public document, `unchecked:`
+which were written down without one. Prices are list prices at launch, power that of the whole device or card; what a
 machine is really bought and metered for belongs in the fleet file.
 """
 
@@ -40,7 +41,7 @@ class Hardware:
     bandwidth_bytes: float
     """Memory reads per second."""
     memory_bytes: float
-    """For weights, KV and everything else."""
+    """All of it, the system's own share included (a fleet keeps that free by `goals.memory_free`)."""
     price_usd: float
     busy_w: float
     """Power under full load."""
