@@ -6,11 +6,12 @@ itself, of a node's memory, and of the way to the next node.
 
 import json
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from family.errors import ProfileError
 from family.files import write_atomic
-from family.manifest import GRAPH_KINDS
+from family.manifest import GRAPH_KINDS, graph_name
 from family.spec import FamilySpec
 from family.strict import FieldError, dumps, from_json
 
@@ -97,8 +98,27 @@ class BundleProfile:
         for i, graph in enumerate(self.graphs):
             if graph.kind not in GRAPH_KINDS:
                 raise FieldError(f"graphs[{i}].kind", f"expected one of {GRAPH_KINDS}, got {graph.kind!r}")
-            if not graph.forwards:
-                raise FieldError(f"graphs[{i}].forwards", "expected at least one")
+            _check_forwards(graph.forwards, f"graphs[{i}].forwards")
+        depth, known = self.spec.granularity, {(graph.kind, graph.index) for graph in self.graphs}
+        for kind, g in product(GRAPH_KINDS, range(1, depth + 1)):
+            if (kind, g) not in known:
+                raise FieldError("graphs", f"{graph_name(kind, g)} is missing")
+        for g in {1, depth}:
+            if not any(text.exit == g and text.codec == "f32" and text.sessions == 1 for text in self.texts):
+                raise FieldError("texts", f"expected one of exit {g} with exact rows and no other at the time")
+        if not self.nodes:
+            raise FieldError("nodes", "expected at least one")
+
+
+def _check_forwards(forwards: tuple[ForwardTime, ...], path: str) -> None:
+    """Raise `FieldError` where no cost could be made of them."""
+    for i, forward in enumerate(forwards):
+        if not forward.ms > 0 or not forward.rows >= forward.sessions > 0:
+            raise FieldError(f"{path}[{i}]", "expected a time, and a row of each session")
+    if not any((forward.rows, forward.context, forward.sessions) == (1, 0, 1) for forward in forwards):
+        raise FieldError(path, "expected one of a single row with nothing before it")
+    if not any(forward.sessions > 1 for forward in forwards):
+        raise FieldError(path, "expected one of several sessions")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A profile survives its file, and every error says which file, which field, and what to do."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from family.profile import (
 )
 from tests.family.test_spec import SPEC
 
+Change = Callable[[dict[str, Any]], object]
+
 BUNDLE = BundleProfile(
     spec=SPEC,
     family="f" * 64,
     export="e" * 64,
     precision="int4",
-    graphs=(GraphProfile("segment", 1, (ForwardTime(1, 0, 0, 1, 0.5),)),),
+    graphs=tuple(
+        GraphProfile(kind, g, (ForwardTime(1, 0, 0, 1, 0.5), ForwardTime(2, 9, 0, 2, 0.7)))
+        for g in range(1, SPEC.granularity + 1)
+        for kind in ("segment", "exit")
+    ),
     memory=(SegmentMemory(1, 1000),),
-    texts=(TextTime(1, 1, "f32", 16, 24, 12.0, 3.0),),
+    texts=tuple(TextTime(1, g, "f32", 16, 24, 12.0, 3.0) for g in (1, SPEC.granularity)),
     nodes=(NodeMemory((1,), 50_000_000),),
 )
 PROFILE = Profile(PROFILE_VERSION, MachineFacts("a cpu", 2, 2**34, "Linux", "1.32.0"), 1, 20.0, (BUNDLE,))
@@ -50,6 +57,33 @@ def _edited(path: Path, **changes: Any) -> Path:
     save_profile(PROFILE, path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return path
+
+
+def _forward(**changes: Any) -> Change:
+    return lambda bundle: bundle["graphs"][1]["forwards"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda bundle: bundle["graphs"].pop(), f"graphs: exit-{SPEC.granularity} is missing"),
+        (lambda bundle: bundle["graphs"][0].update(forwards=[]), "graphs[0].forwards: expected one of a single row"),
+        (lambda bundle: bundle["graphs"][0]["forwards"].pop(), "graphs[0].forwards: expected one of several sessions"),
+        (_forward(ms=0.0), "graphs[1].forwards[0]: expected a time, and a row of each session"),
+        (_forward(sessions=2), "graphs[1].forwards[0]: expected a time, and a row of each session"),
+        (_forward(context=7), "graphs[1].forwards: expected one of a single row with nothing before it"),
+        (lambda bundle: bundle["texts"].pop(), f"texts: expected one of exit {SPEC.granularity} with exact rows"),
+        (lambda bundle: bundle.update(nodes=[]), "nodes: expected at least one"),
+    ],
+)
+def test_what_a_cost_cannot_be_made_of_is_said(change: Change, said: str, tmp_path: Path) -> None:
+    path = _edited(tmp_path / "p.json")
+    data = json.loads(path.read_text())
+    change(data["bundles"][0])
+    path.write_text(json.dumps(data))
+    with pytest.raises(ProfileError) as found:
+        load_profile(path)
+    assert said in str(found.value) and "write it again with relay-node profile" in str(found.value)
 
 
 @pytest.mark.parametrize(
