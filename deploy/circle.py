@@ -3,10 +3,10 @@
     python -m deploy.circle WORK
 
 plans the tiny fleet of `circle.yaml` (0.1 million parameters), trains the family that comes out on this project's own
-texts, exports it, profiles this machine with the bundle, runs the plan's nodes as processes and times texts through
-them, and plans again for the bundle, with the profile in place of the hardware's figures. It ends with what the model
-predicted of the texts that were run beside what they took. About three minutes on two cores. What is there already in
-WORK is not made again.
+texts, exports it, profiles this machine with the bundle, runs the plan's nodes as processes, with the settings that the
+plan wrote, times texts through them, and plans again for the bundle, with the profile in place of the hardware's
+figures. It ends with what the model predicted of the texts that were run beside what they took. About a minute on two
+cores. What is there already in WORK is not made again.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def _circle(work: Path, as_json: bool) -> None:
     _step("profile", profile, "relay.cli.profile", "--bundle", bundle, "--out", profile, "--threads", THREADS)
     manifest = load_manifest(bundle)
     say("run: three nodes, and texts through them")
-    measured = asyncio.run(_measure(bundle, manifest))
+    measured = asyncio.run(_measure(bundle, manifest, plan / "nodes"))
     _step("plan again", work / "again" / "plan.json", "scaling.plan.cli", _measured_fleet(work, profile),
           "--bundle", bundle, "--out", work / "again")  # fmt: skip
     _report(manifest, profile, measured, as_json)
@@ -114,13 +114,14 @@ def _tokenizer(folder: Path) -> None:
     write_atomic(folder / "config.json", json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
 
 
-async def _measure(bundle: Path, manifest: Manifest) -> dict[int, tuple[float, float, float]]:
+async def _measure(bundle: Path, manifest: Manifest, settings: Path) -> dict[int, tuple[float, float, float]]:
     """By exit, mean prompt tokens, and medians of the time to the first token and per token, in seconds."""
     found: dict[int, tuple[float, float, float]] = {}
     async with AsyncExitStack() as stack:
         upstream: str | None = None
         for tier in reversed(list(manifest.tiers)):  # each with as many threads as the profile was measured with
-            upstream = await stack.enter_async_context(node(bundle, tier, upstream, "--threads", str(THREADS)))
+            options = "--config", str(settings / f"{tier}.toml"), "--threads", str(THREADS)
+            upstream = await stack.enter_async_context(node(bundle, tier, upstream, *options))
         assert upstream is not None
         client = await stack.enter_async_context(AsyncRelayClient(upstream))
         for g in range(1, manifest.spec.granularity + 1):
