@@ -41,12 +41,13 @@ class Efficiency:
 EFFICIENCY: Mapping[Unit, Efficiency] = {
     "gpu": Efficiency(compute=0.71, memory=0.77, layer_s=42e-6),
     "soc": Efficiency(compute=0.71, memory=0.77, layer_s=42e-6),
-    "cpu": Efficiency(compute=0.175, memory=0.55, layer_s=100e-6),
+    "cpu": Efficiency(compute=0.19, memory=0.55, layer_s=100e-6),
 }
 """Of machines known by data sheet, by what multiplies. gpu: layers of three models on an A100 (Vidur's profiles,
-arXiv 2405.05465), fitted by `benchmarks.plan_hardware`, which states the errors on all else. soc: the same, which holds
-for Apple, AMD and NVIDIA chips under llama.cpp. cpu: an Intel N150 under llama.cpp (memory), MLPerf's Xeon 6787P
-(compute), this project's engine (layer)."""
+arXiv 2405.05465), fitted by `benchmarks.plan_hardware`, which states the errors on all else. soc: the same, which
+holds for Apple, AMD and NVIDIA chips under llama.cpp, MLC and TensorRT. cpu: an Intel N150 under llama.cpp (memory),
+MLPerf's Xeon 6787P (compute), this project's engine (layer). Of an engine that starts every kernel from Python (no
+graphs) none of this holds: others measured 0.3 to 1.2 ms a layer, behind which the reads are hidden."""
 
 
 @dataclass(frozen=True)

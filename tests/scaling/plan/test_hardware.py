@@ -26,8 +26,8 @@ def test_every_row_says_which_of_its_figures_were_compared_with_a_document() -> 
 
 
 def test_tensor_cores_times_clock_give_the_dense_rates_of_nvidias_gpus() -> None:
-    """A data sheet's sparse figures are twice these. The last number: f16 operations of a tensor core per cycle with sums
-    in f32, of which GeForce cards do half as many as professional ones."""
+    """A data sheet's sparse figures are twice these. The last number is f16 operations of a tensor core per cycle, with
+    sums in f32, of which GeForce cards do half as many as professional ones."""
     silicon = {
         "V100 SXM2 32GB": (640, 1.53, 128), "T4": (320, 1.59, 128), "A100 80GB": (432, 1.41, 512),
         "A10": (288, 1.695, 256), "A40": (336, 1.74, 256), "L4": (240, 2.04, 256), "L40S": (568, 2.52, 256),
