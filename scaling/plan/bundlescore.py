@@ -46,7 +46,7 @@ def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
     """Each deployment with what it takes of the fleet: with the fewest machines, and with more, so that texts wait less
     for each other.
     """
-    fewest, more = (served(asked, found, load) for load in LOADS)
+    fewest, more = served(asked, found, LOADS)
     others = [n for n, (a, b) in enumerate(zip(fewest, more, strict=True)) if _machines(a) != _machines(b)]
     choices, needs = [*found, *(found[n] for n in others)], [*fewest, *(more[n] for n in others)]
     fleet, predicted = asked.fleet, [(choice.deployment, choice.prediction) for choice in choices]

@@ -1,8 +1,10 @@
 """The steps of a text, each as what it spends: time, work of each place, bytes of each link, FLOPs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import pairwise
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -12,14 +14,29 @@ from scaling.plan.flops import branch_flops, head_flops, layer_flops
 from scaling.plan.spent import Spent
 from scaling.plan.wire import FRAMING, reply_s, row_bytes, transfer_s
 
+F = TypeVar("F", bound=Callable[..., Spent])
 _LAGS = (1, 2, 3, 4, 6, 8, 12, 20, 32, 64)
 """Rows at which a place that was left out for so many tokens is looked at."""
+
+
+def remembered(made: F) -> F:
+    """A step that is calculated once for each of its arguments."""
+
+    @wraps(made)
+    def step(chain: "Chain", *given: object, **named: object) -> Spent:
+        key = made.__name__, *given, *named.items()
+        if key not in chain.known:
+            chain.known[key] = made(chain, *given, **named)
+        return chain.known[key]
+
+    return cast(F, step)
 
 
 class Chain:
     """A deployment on its machines. Exits are counted from 1, places from 0.
 
-    What takes `into` adds to it, so many `times`, and gives the seconds of once.
+    What takes `into` adds to it, so many `times`, and gives the seconds of once. The other steps are remembered, for
+    every policy that takes them: nothing may be added to them.
     """
 
     def __init__(self, deployment: Deployment, machines: Sequence[Machine]) -> None:
@@ -32,10 +49,12 @@ class Chain:
         self._layer_flops, self._head_flops = layer_flops(spec), head_flops(spec)
         self._layers = [segment.n_layers for segment in spec.segments]
         self._branches = [exit_.branch != "norm" for exit_ in spec.exits]
+        self._places = [deployment.place_of(g) for g in range(1, deployment.places[-1].segments[-1] + 1)]
+        self.known: dict[tuple[object, ...], Spent] = {}
 
     def place(self, exit_: int) -> int:
         """Where the exit is."""
-        return self._deployment.place_of(exit_)
+        return self._places[exit_ - 1]
 
     def nothing(self) -> Spent:
         """To be added to."""
@@ -49,13 +68,15 @@ class Chain:
         """A decided token's way to the client."""
         return self._work(into, 0, self.machines[0].node.token_s, times)
 
+    @remembered
     def step(self, exit_: int, context: Number, *, hops: bool = True) -> Spent:
         """One further token at an exit; without hops, on the exit's node alone."""
-        last, spent = self._deployment.place_of(exit_), self.nothing()
+        last, spent = self.place(exit_), self.nothing()
         self.token(spent)
         self._through(spent, exit_, range(0 if hops else last, last + 1), 1.0, 1.0, context)
         return spent
 
+    @remembered
     def draft(self, exit_: int, context: Number) -> Spent:
         """One draft of an exit of the entry node."""
         spent = self.nothing()
@@ -63,17 +84,20 @@ class Chain:
         self._asked(spent, 0, exit_, 1.0, context, 1.0)
         return spent
 
+    @remembered
     def reading(self, exit_: int, prompt: float) -> Spent:
-        """The prompt's rows through what nothing but drafts of an exit asks for."""
+        """The prompt's rows through what nothing but drafts of an exit asks for, while the first token is asked for."""
         spent = self.nothing()
         if self._ids and len(self.machines) > 1:
             self._computed(spent, 0, range(1, exit_ + 1), prompt, 0.0)
         self._asked(spent, 0, exit_, prompt, 0.0, 0.0)
+        spent.seconds = 0.0
         return spent
 
+    @remembered
     def verification(self, exit_: int, draft_exit: int, drafts: Number, context: Number) -> Spent:
         """Asking an exit about so many drafts: their last row and its own levels' here, all of them beyond."""
-        rows, last, spent = drafts + 1, self._deployment.place_of(exit_), self.nothing()
+        rows, last, spent = drafts + 1, self.place(exit_), self.nothing()
         here = [g for g in self._deployment.places[0].segments if g <= exit_]
         if last == 0:
             self._computed(spent, 0, [g for g in here if g <= draft_exit], 1.0, context)
@@ -86,9 +110,10 @@ class Chain:
         self._through(spent, exit_, range(1, last + 1), rows, rows, context, hop=True)
         return spent
 
+    @remembered
     def prefill(self, exit_: int, prompt: float) -> Spent:
         """From the request to the first token: parts of the prompt go up while the next are computed."""
-        place, spent = self._deployment.place_of(exit_), self.nothing()
+        place, spent = self.place(exit_), self.nothing()
         begin = 1 if self._ids and place else 0
         free: list[Number] = [0.0] * (2 * place + 1)
         """When each place, and each link between, is done with what it was given."""
@@ -107,7 +132,7 @@ class Chain:
 
     def part(self, into: Spent, exit_: int, rows: Number, context: Number, times: Number = 1.0) -> Number:
         """What an exit takes more than the one before it: its segment, perhaps a hop, and itself, over the rows."""
-        place = self._deployment.place_of(exit_)
+        place = self.place(exit_)
         seconds = self._computed(into, place, (exit_,), rows, context, times)
         seconds = seconds + self._asked(into, place, exit_, rows, context, 1.0, times)
         if place and exit_ == self._deployment.places[place].segments[0]:
@@ -137,7 +162,7 @@ class Chain:
             if i or not self._ids or len(places) == 1:
                 segments = [g for g in self._deployment.places[i].segments if g <= exit_]
                 self._computed(into, i, segments, rows, context)
-        self._asked(into, self._deployment.place_of(exit_), exit_, rows, context, wanted)
+        self._asked(into, self.place(exit_), exit_, rows, context, wanted)
 
     def _work(self, into: Spent, place: int, seconds: Number, times: Number) -> Number:
         into.seconds = into.seconds + times * seconds

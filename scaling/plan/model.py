@@ -104,6 +104,7 @@ def predict(
     output_tokens: float,
     sessions: int = 1,
     statistics: Statistics = NO_STATISTICS,
+    chain: Chain | None = None,
 ) -> Prediction:
     """What texts of so many tokens cost, where each place has one machine of its tier to itself.
 
@@ -115,6 +116,7 @@ def predict(
         output_tokens: of a text; two or more.
         sessions: texts at a time.
         statistics: of the exits, where the policy needs them.
+        chain: what was calculated for another policy of the same places, links, codec and machines.
 
     Raises:
         DeploymentError: no machine of a tier, or no statistics of the policy.
@@ -122,7 +124,7 @@ def predict(
     missing = [place.tier for place in deployment.places if place.tier not in machines]
     if missing:
         raise DeploymentError(f"no machine for tier {missing[0]}; there are {', '.join(machines)}")
-    chain = Chain(deployment, [machines[place.tier] for place in deployment.places])
+    chain = chain or Chain(deployment, [machines[place.tier] for place in deployment.places])
     context = prompt_tokens + output_tokens / 2
     match deployment.policy:
         case FixedExit():
@@ -199,7 +201,7 @@ def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, contex
     mean.add(alone, (later - rounds_) / further)
     mean.down = [size + FRAMING.token * (1 - rounds_ / further) for size in mean.down]
     more = min(policy.burst, output - 1)
-    first.add(alone, more)
+    first = chain.nothing().add(first).add(alone, more)
     furthers = _in_rounds(rounds_ / further, mean.seconds, last)
     return _Found(first, mean, (policy.exit,), (Case(1.0, first.seconds, last, more),), furthers)
 
@@ -240,15 +242,14 @@ def _speculative(
     row_s = (few.seconds - none.seconds) / _FEW_DRAFTS
     costs = float(draft.seconds), float(none.seconds), max(float(row_s), 0.0)
     mean = rounds(*costs, right, policy.length, overlap=last > 0)
-    whole = chain.verification(policy.exit, policy.draft_exit, mean.drafts, context).add(draft, mean.made)
+    whole = chain.nothing().add(chain.verification(policy.exit, policy.draft_exit, mean.drafts, context))
+    whole.add(draft, mean.made)
     whole.seconds = mean.seconds
     unused = (mean.tokens - 1) / 2  # of the last round, in the mean
     times = (1 + unused / max(1.0, output - 1)) / mean.tokens
     step = chain.nothing().add(whole, times)
     chain.token(step)
-    read = chain.reading(policy.draft_exit, prompt)
-    read.seconds = 0.0  # it is done while the first token is asked for
-    step.add(read, 1 / max(1.0, output - 1))
+    step.add(chain.reading(policy.draft_exit, prompt), 1 / max(1.0, output - 1))
     furthers = _in_rounds(min(times, 1.0), step.seconds, last)
     waited = (mean.seconds - costs[1] - costs[2] * mean.drafts) / max(costs[0], 1e-9)
     beside = 1 - min(1.0, waited / mean.made) if mean.made else 0.0

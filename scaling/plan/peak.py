@@ -18,7 +18,7 @@ from scaling.plan.cost import Machine, Number
 from scaling.plan.deployment import Place
 from scaling.plan.memory import memory_bytes
 from scaling.plan.place import Choice
-from scaling.plan.queueing import Demand, sizing
+from scaling.plan.queueing import Demand, sized, states
 from scaling.plan.sharing import Forward
 from scaling.plan.spent import Use
 from scaling.runs import FloatArray
@@ -56,9 +56,10 @@ ALONE = Served(1.0, 1.0, 1.0, 0.0, 0.0)
 """A machine that serves one text."""
 
 
-def served(asked: Asked, found: Sequence[Choice], load: float) -> list[list[Served]]:
-    """Of each choice and its places, with shared machines planned up to a load."""
-    own, made, alike = asked.fleet.tiers[0], {}, defaultdict(list)
+def served(asked: Asked, found: Sequence[Choice], loads: Sequence[float]) -> list[list[list[Served]]]:
+    """By load up to which shared machines are planned, of each choice and its places."""
+    own, alike = asked.fleet.tiers[0], defaultdict(list)
+    made: dict[tuple[int, int], list[Served]] = {}
     peak = asked.fleet.traffic.requests_per_second * asked.fleet.traffic.peak
     empty: dict[Place, float] = {}
     for n, choice in enumerate(found):
@@ -68,20 +69,22 @@ def served(asked: Asked, found: Sequence[Choice], load: float) -> list[list[Serv
                 empty[place] = _empty_bytes(asked, choice, place.tier)
             if place.tier == own.name:
                 count = float(own.count or 1)
-                made[n, i] = Served(count, 1.0, 1.0, peak * busy_s(asked, choice, own.name) / count, empty[place])
+                busy = peak * busy_s(asked, choice, own.name) / count
+                made[n, i] = [Served(count, 1.0, 1.0, busy, empty[place])] * len(loads)
             elif not uses:
-                made[n, i] = Served(1.0, 0.0, 0.0, 0.0, empty[place])
+                made[n, i] = [Served(1.0, 0.0, 0.0, 0.0, empty[place])] * len(loads)
             else:
                 alike[place, tuple(sorted(uses))].append((n, i))
     for (place, graphs), rows in alike.items():
         choices = [found[n] for n, _ in rows]
-        made.update(zip(rows, _sized(asked, place.tier, graphs, choices, load, empty[place]), strict=True))
-    return [[made[n, i] for i in range(len(choice.deployment.places))] for n, choice in enumerate(found)]
+        made.update(zip(rows, _sized(asked, place.tier, graphs, choices, loads, empty[place]), strict=True))
+    counts = [len(choice.deployment.places) for choice in found]
+    return [[[made[n, i][k] for i in range(m)] for n, m in enumerate(counts)] for k in range(len(loads))]
 
 
 def _sized(
-    asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Choice], load: float, empty: float
-) -> list[Served]:
+    asked: Asked, tier: str, graphs: Sequence[Graph], found: Sequence[Choice], loads: Sequence[float], empty: float
+) -> list[list[Served]]:
     """A shared tier at the peak: its texts share forwards, and are away while others work on them."""
     traffic, machine = asked.fleet.traffic, asked.machines[tier]
     prompt, further = traffic.prompt_tokens, max(traffic.output_tokens - 1, TINY)
@@ -104,14 +107,18 @@ def _sized(
         away_s=away,
         positions=traffic.output_tokens / (1 + each),
     )
+    found_at = []
     with np.errstate(invalid="ignore", divide="ignore"):  # far beyond what was measured, a curve may fall below 0
-        sized = sizing(forward, demand, size, room_bytes(asked, tier) - empty, load)
-    count, sessions = np.asarray(sized.machines), np.asarray(sized.sessions)
-    gone = demand.rate / count * each * away  # Little's law
-    first = sized.ttft_s - sized.first_alone_s, sized.ttft_var - np.square(sized.length_s), sized.length_s
-    token = sized.tpot_s - sized.token_alone_s, sized.tpot_var
-    rows = count, sessions, np.maximum(sessions - gone, 0.0), sized.busy, empty, questions, *first, *token
-    return [Served(*map(float, row)) for row in zip(*np.broadcast_arrays(*rows), strict=True)]
+        state = states(forward, demand)
+        for load in loads:
+            at = sized(state, demand, size, room_bytes(asked, tier) - empty, load)
+            count, sessions = np.asarray(at.machines), np.asarray(at.sessions)
+            gone = demand.rate / count * each * away  # Little's law
+            first = at.ttft_s - at.first_alone_s, at.ttft_var - np.square(at.length_s), at.length_s
+            token = at.tpot_s - at.token_alone_s, at.tpot_var
+            rows = count, sessions, np.maximum(sessions - gone, 0.0), at.busy, empty, questions, *first, *token
+            found_at.append([Served(*map(float, row)) for row in zip(*np.broadcast_arrays(*rows), strict=True)])
+    return [list(row) for row in zip(*found_at, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ rows or token ids, the codec, and the policy with its epsilon or its draft's len
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 
 from family.manifest import Manifest
 from family.spec import FamilySpec
+from scaling.plan.chain import Chain
 from scaling.plan.cost import Machine
 from scaling.plan.deployment import (
     ConfidenceExit,
@@ -63,8 +64,23 @@ class Choice:
 
 def place(question: Question) -> tuple[Choice, ...]:
     """Every choice, those of the quickest texts first."""
-    found = [_scored(question, deployment, precisions) for deployment, precisions in choices(question)]
-    return tuple(sorted(found, key=lambda choice: choice.text_s))
+    return tuple(sorted(predicted(question, choices(question)), key=lambda choice: choice.text_s))
+
+
+def predicted(question: Question, given: Iterable[tuple[Deployment, tuple[str, ...]]]) -> Iterator[Choice]:
+    """Each with what it costs. Policies of the same places take many of the same steps."""
+    chains: dict[tuple[object, ...], Chain] = {}
+    for deployment, precisions in given:
+        places = deployment.places
+        machines = {
+            place.tier: question.machines[place.tier][kind] for place, kind in zip(places, precisions, strict=True)
+        }
+        key = places, deployment.links, deployment.send, deployment.codec, precisions
+        if key not in chains:
+            if not any(known[0] == places for known in chains):
+                chains.clear()
+            chains[key] = Chain(deployment, [machines[place.tier] for place in places])
+        yield _scored(question, deployment, precisions, machines, chains[key])
 
 
 def choices(question: Question) -> Iterator[tuple[Deployment, tuple[str, ...]]]:
@@ -148,12 +164,16 @@ def travels(policy: Policy, places: tuple[Place, ...]) -> bool:
     return len(places) > 1 and not (isinstance(policy, FixedExit) and policy.exit <= places[0].segments[-1])
 
 
-def _scored(question: Question, deployment: Deployment, precisions: tuple[str, ...]) -> Choice:
-    machines = {p.tier: question.machines[p.tier][kind] for p, kind in zip(deployment.places, precisions, strict=True)}
-    found = predict(
-        deployment, machines, question.prompt_tokens, question.output_tokens, question.sessions, question.statistics
-    )
-    whole_s = float(found.ttft_s) + (question.output_tokens - 1) * float(found.tpot_s)
+def _scored(
+    question: Question,
+    deployment: Deployment,
+    precisions: tuple[str, ...],
+    machines: Mapping[str, Machine],
+    chain: Chain,
+) -> Choice:
+    prompt, output = question.prompt_tokens, question.output_tokens
+    found = predict(deployment, machines, prompt, output, question.sessions, question.statistics, chain)
+    whole_s = float(found.ttft_s) + (output - 1) * float(found.tpot_s)
     return Choice(deployment, precisions, found, agreed(question, deployment), whole_s)
 
 

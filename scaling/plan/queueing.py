@@ -15,7 +15,8 @@ from scipy.special import ndtri
 from scaling.plan.cost import GraphCost, Number
 from scaling.plan.sharing import Demand as Demand
 from scaling.plan.sharing import Forward as Forward
-from scaling.plan.sharing import states
+from scaling.plan.sharing import States as States
+from scaling.plan.sharing import states as states
 
 BUSY = 0.7
 """Load up to which a machine is planned, and up to which the simulation confirms its times."""
@@ -102,7 +103,21 @@ def sizing(
         percentile: of requests and tokens.
         machines: how many there are, instead of asking how many it takes.
     """
-    state = states(forward, demand)
+    return sized(states(forward, demand), demand, session_bytes, free_bytes, busy, ttft_s, tpot_s, percentile, machines)
+
+
+def sized(
+    state: States,
+    demand: Demand,
+    session_bytes: Number = 0.0,
+    free_bytes: Number = np.inf,
+    busy: float = BUSY,
+    ttft_s: float = np.inf,
+    tpot_s: float = np.inf,
+    percentile: float = 95.0,
+    machines: Number | None = None,
+) -> Sized:
+    """`sizing`, where the states of the demand are known."""
     room = np.maximum(state.held + TAIL * np.sqrt(state.held_var), 1.0) * session_bytes
     limits = (
         (state.load, busy),

@@ -56,7 +56,7 @@ class Planned:
         kinds = {name: {self._manifest.precision: one} for name, one in self.machines.items()}
         question = Question(SPEC, kinds, LINKS, PROMPT, OUTPUT, STATISTICS)
         choice = self.choice(deployment)
-        (places,) = served(Asked(fleet, self._manifest, {}, question), [choice], BUSY)
+        ((places,),) = served(Asked(fleet, self._manifest, {}, question), [choice], [BUSY])
         return peaks("phone", traffic, self._percentile, [(deployment, choice.prediction)], [places])[0], places
 
 
