@@ -9,8 +9,9 @@ from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet
 from scaling.plan.money import JOULES_PER_KWH, MILLION
 from scaling.plan.search import Group, ceilings, loss_table
-from scaling.plan.stages import Option
+from scaling.plan.stages import CODEC, Option
 from scaling.plan.tiers import parts_of, room
+from scaling.plan.wire import row_bytes
 from scaling.quantiles import bounds
 
 GIGA = 1e9
@@ -74,6 +75,8 @@ class TierPlan:
     loss_goal: float | None = None
     available: int | None = None
     """Machines that there are."""
+    rows_mbps: float = 0.0
+    """Rows that reach a machine at the peak, megabits per second."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
                 times=_times(option, k, parts_of(fleet.traffic.prompt_tokens)),
                 loss_goal=None if np.isinf(goals[i]) else float(goals[i]),
                 available=tier.count,
+                rows_mbps=_rows_mbps(fleet, option, int(held.machines[k]), made.spec.d_model),
             )
         )
     cost, power = float(placements.cost[index]), float(placements.power[index])
@@ -163,6 +167,14 @@ def plan_of(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Plan:
         kwh_per_million=power / tokens_per_s * MILLION / JOULES_PER_KWH,
         outside=law.outside(made.n, made.d, made.granularity, made.flops),
     )
+
+
+def _rows_mbps(fleet: Fleet, option: Option, machines: int, d_model: int) -> float:
+    traffic = fleet.traffic
+    if option.part.below is None:
+        return 0.0
+    rows = traffic.requests_per_second * traffic.peak * option.part.arrives
+    return rows * (traffic.prompt_tokens + traffic.output_tokens) * row_bytes(CODEC, d_model) * 8e-6 / machines
 
 
 def _times(option: Option, k: int, parts: int) -> TierTimes:

@@ -54,7 +54,7 @@ def report(document: PlanDocument) -> str:
         figure(placement(document)),
         *html_table([TIER_HEAD, *map(tier_row, best.tiers)]),
         "<p>Losses have 90% intervals of the law's bootstrap; times are at the goals' percentile at the "
-        "peak, in the tables below means.</p>",
+        "peak, in the tables below means; load, memory and rows that come in are one machine's at the peak.</p>",
         "<h2>What no plan beats in cost, latency, quality and energy at once</h2>",
         figure(pareto(document)),
         "<p>Marks are as large as the time per token is long. Dotted: what nothing beats in cost and loss alone.</p>",

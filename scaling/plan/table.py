@@ -29,7 +29,8 @@ def plan_table(document: PlanDocument) -> str:
         f"on D = {best.tokens:.3g} tokens in {best.training_flops:.3g} FLOPs, with {exits}",
         "",
         *aligned([TIER_HEAD, *map(tier_row, best.tiers)]),
-        "TTFT and TPOT: of what the tier decides, at the goals' percentile at the peak; below, TPOT is the mean of all",
+        "TTFT and TPOT: of what the tier decides, at the goals' percentile at the peak; below, TPOT is a mean of all",
+        "load, GB and Mbit/s of rows that come in: of one machine at the peak",
         f"a million tokens: {best.cost_per_million:.3g} USD and {best.kwh_per_million:.3g} kWh",
         "",
         *aligned([PLAN_HEAD, *(plan_row(i, plan) for i, plan in enumerate((best, *document.others), 1))]),
@@ -44,7 +45,8 @@ def plan_table(document: PlanDocument) -> str:
 
 
 TIER_HEAD = (
-    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of GB", PER_HOUR, "W",
+    "tier", "layers", "decides", "loss (90%)", "TTFT ms", "TPOT ms", "machines", "load", "GB", "of GB", "Mbit/s",
+    PER_HOUR, "W",
 )  # fmt: skip
 PLAN_HEAD = ("", "tiers", "exits", "N", "D", "loss", "TPOT ms", PER_HOUR, "W")
 
@@ -62,6 +64,7 @@ def tier_row(tier: TierPlan) -> tuple[str, ...]:
         f"{tier.load:.1%}",
         f"{tier.memory_gb:.3g}",
         f"{tier.room_gb:.3g}",
+        small(tier.rows_mbps),
         small(tier.cost_per_hour, 2),
         small(tier.power_w),
     )

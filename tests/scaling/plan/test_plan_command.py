@@ -156,6 +156,10 @@ def test_the_numbers_of_a_plan_fit_each_other(fleet: Path, tmp_path: Path, capsy
     assert best["cost_per_hour"] == pytest.approx(sum(tier["cost_per_hour"] for tier in tiers))
     assert best["power_w"] == pytest.approx(sum(tier["power_w"] for tier in tiers))
     assert [tier["first_layer"] for tier in tiers[1:]] == [tier["exit_layer"] for tier in tiers[:-1]]
+    phone, box = tiers
+    rows = 50 * 0.1 * 2 * 0.3 * (40 + 30)  # what comes up at the peak, each of four bytes a component
+    assert phone["rows_mbps"] == 0
+    assert box["rows_mbps"] * box["machines"] == pytest.approx(rows * 4 * best["d_model"] * 8e-6, rel=0.15)
     for tier in tiers:
         assert tier["loss"]["low"] <= tier["loss"]["value"] <= tier["loss"]["high"]
         assert tier["loss"]["value"] <= tier["loss_goal"] and tier["memory_gb"] <= tier["room_gb"]
