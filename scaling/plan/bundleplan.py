@@ -18,7 +18,7 @@ from scaling.plan.bundleexplain import explain_bundle
 from scaling.plan.bundlegoals import bindings
 from scaling.plan.bundlescore import LEAST, ranked
 from scaling.plan.fleet import Fleet
-from scaling.plan.placement import best_rows
+from scaling.plan.fronts import best_rows
 
 SHOWN = 10
 

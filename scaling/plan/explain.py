@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Link, Objective, Tier
 from scaling.plan.goals import goals_of
 from scaling.plan.money import PER_HOUR
-from scaling.plan.placement import Limits, Placements, place_all
-from scaling.plan.search import Choice, Found, Group, groups, limits_of, loss_table
+from scaling.plan.placement import place_at
+from scaling.plan.search import Choice, Found, Group, Question, groups, limits_of, loss_table
 
 T = TypeVar("T")
 TIGHT = 0.05
@@ -41,9 +42,10 @@ class Moved:
 
     tier: str
     layer: int
-    score: float
+    score: float | None
+    """Missing where a tier cannot do it at all."""
     breaks: tuple[str, ...]
-    """Goals that fail then."""
+    """Goals that fail then, or what is too small for it."""
 
 
 @dataclass(frozen=True)
@@ -113,32 +115,38 @@ def _moved(fleet: Fleet, law: ExitLaw, group: Group, index: int, objective: Obje
     """Every early exit a little earlier and later; the tiers on both sides take the difference."""
     layers = group.placements.layers[index]
     loose = replace(limits_of(fleet), ttft=np.inf, tpot=np.inf, cost=np.inf)
-    anywhere = _anywhere(group, loose)
+    anywhere = [
+        [replace(option.stage, possible=np.ones_like(option.stage.possible)) for option in tier]
+        for tier in group.options
+    ]
     for i, at in enumerate(group.used[:-1]):
         for step in STEPS:
             wanted = layers.copy()
             wanted[i] += step
             if (np.diff(wanted, prepend=0) < 1).any():
                 continue
-            rows = np.flatnonzero((anywhere.layers == wanted).all(axis=1))
-            moved = anywhere.take(rows)
-            losses = loss_table(law, law.theta, group.made)[0][moved.layers - 1]
-            other = replace(group, placements=moved, losses=losses)
-            breaks = [goal.measure(fleet, other) > goal.wanted * (1 + 1e-9) for goal in goals_of(fleet)]
-            fewest = int(
-                np.argmin(np.sum(breaks, axis=0) + 1e-6 * other.score(objective) / max(other.score(objective)))
-            )
-            names = tuple(goal.name for goal, broken in zip(goals_of(fleet), breaks, strict=True) if broken[fewest])
-            yield Moved(fleet.tiers[at].name, int(wanted[i]), float(other.score(objective)[fewest]), names)
+            placements = place_at(anywhere, wanted.tolist(), loose)
+            losses = loss_table(law, law.theta, group.made)[0][placements.layers - 1]
+            other = replace(group, placements=placements, losses=losses)
+            broken = _broken(fleet, other)
+            score = np.where(other.held(lambda held: held.possible).all(axis=1), other.score(objective), np.inf)
+            fewest = int(np.lexsort((score, np.sum(list(broken.values()), axis=0)))[0])
+            names = tuple(name for name, breaks in broken.items() if breaks[fewest])
+            known = float(score[fewest]) if np.isfinite(score[fewest]) else None
+            yield Moved(fleet.tiers[at].name, int(wanted[i]), known, names)
 
 
-def _anywhere(group: Group, limits: Limits) -> Placements:
-    """Every placement of a group, those included that do not fit."""
-    options = [
-        [replace(option.stage, possible=np.ones_like(option.stage.possible)) for option in tier]
-        for tier in group.options
-    ]
-    return place_all(options, group.made.spec.n_layers, limits)
+def _broken(fleet: Fleet, group: Group) -> dict[str, NDArray[np.bool_]]:
+    """By name, where a goal fails (P,); and where a tier is too small or slow by nothing that a goal asks of it."""
+    found = {goal.name: goal.measure(fleet, group) > goal.wanted * (1 + 1e-9) for goal in goals_of(fleet)}
+    possible = group.held(lambda held: held.possible) > 0
+    for i, used in enumerate(group.used):
+        name = fleet.tiers[used].name
+        told = np.zeros(len(possible), bool)
+        for goal in (f"goals.memory_free.{name}", f"tiers.{name}.count"):
+            told |= found.get(goal, False)
+        found[f"what {name} holds, or how fast it is"] = ~possible[:, i] & ~told
+    return found
 
 
 def _binding(fleet: Fleet, group: Group, index: int) -> Iterator[Binding]:
@@ -150,7 +158,8 @@ def _binding(fleet: Fleet, group: Group, index: int) -> Iterator[Binding]:
 
 def _buys(fleet: Fleet, law: ExitLaw, score: float, objective: Objective) -> Iterator[Bought]:
     for what, other in _better(fleet):
-        rows = (group.score(objective)[group.kept] for group in groups(other, law, limits_of(other)))
+        found = groups(other, law, limits_of(other), question=Question(objective))
+        rows = (group.score(objective)[group.kept] for group in found)
         least = min((float(row.min()) for row in rows if len(row)), default=np.inf)
         if np.isfinite(least):
             yield Bought(what, least, least - score)
@@ -163,6 +172,9 @@ def _better(fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
     for i, tier in enumerate(fleet.tiers):
         for what, change in _HARDWARE.items():
             yield f"{tier.name}: {what}", replace(fleet, tiers=at(fleet.tiers, i, change(tier)))
+        if tier.count is not None and i:
+            more = replace(tier, count=max(tier.count + 1, int(tier.count * MORE)))
+            yield f"{tier.name}: machines, {more.count:,}", replace(fleet, tiers=at(fleet.tiers, i, more))
     for i, (below, above) in enumerate(zip(fleet.tiers[:-1], fleet.tiers[1:], strict=True)):
         for what, faster in LINKS.items():
             yield (
@@ -218,8 +230,8 @@ def explanation_lines(found: Explanation) -> Iterator[str]:
     if found.moved:
         yield "why these layers:"
     for move in found.moved:
-        change = move.score - found.score
-        verdict = f"breaks {', '.join(move.breaks)}" if move.breaks else f"{change:+.3g} {found.unit}"
+        change = "" if move.score is None else f"{move.score - found.score:+.3g} {found.unit}"
+        verdict = f"breaks {', '.join(move.breaks)}" if move.breaks else change
         yield f"  {move.tier}'s exit after layer {move.layer}: {verdict}"
     yield "goals:"
     for goal in found.goals:

@@ -12,7 +12,7 @@ import numpy as np
 
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Goals, Tier
-from scaling.plan.search import TIE, Group, groups, limits_of
+from scaling.plan.search import TIE, Group, Question, groups, limits_of
 from scaling.plan.stages import answering
 from scaling.plan.tiers import Held
 from scaling.plan.words import plain
@@ -31,14 +31,20 @@ class Goal:
     """As the fleet file has it, `goals.ttft_ms`."""
     wanted: float
     """The most that is allowed, in the file's unit."""
-    without: Callable[[Fleet], Fleet]
-    """The fleet without it."""
+    give: Callable[[Fleet, float | None], Fleet]
+    """The fleet with another limit in its place, or with none."""
     measure: Callable[[Fleet, Group], FloatArray]
     """Of a group's placements (P,), in the file's unit; to be at most `wanted`."""
+    question: Question
+    """By which its least is searched for."""
     shown: Callable[[float], str]
     """A value of it for people, as the fleet file would have it."""
     least: bool = False
     """Whether the fleet file has the least that is allowed."""
+
+    def without(self, fleet: Fleet) -> Fleet:
+        """The fleet without it."""
+        return self.give(fleet, None)
 
 
 def goals_of(fleet: Fleet) -> tuple[Goal, ...]:
@@ -56,17 +62,18 @@ def _goals(fleet: Fleet) -> Iterator[Goal]:
         yield Goal(
             "goals.budget_per_hour",
             goals.budget_per_hour,
-            lambda f: _with(f, budget_per_hour=None),
+            lambda f, most: _with(f, budget_per_hour=most),
             lambda _, group: group.placements.cost,
+            Question("cost"),
             plain,
         )
     for name, most in goals.loss.items():
         yield _loss(fleet, name, most)
     for tier in fleet.tiers:
         if free := goals.memory_free.get(tier.name, 0.0):
-            yield _memory(tier, free)
+            yield _memory(fleet, tier, free)
         if tier.count is not None and tier is not fleet.tiers[0]:
-            yield _machines(tier, tier.count)
+            yield _machines(fleet, tier, tier.count)
 
 
 def _with(fleet: Fleet, **changes: object) -> Fleet:
@@ -80,42 +87,48 @@ def _time(name: str, most: float, times: Callable[[Group], FloatArray]) -> Goal:
         found: FloatArray = times(group)[:, group.shares > 0].max(axis=1) / MILLI
         return found
 
-    return Goal(f"goals.{name}_ms", most / MILLI, lambda f: _with(f, **{f"{name}_s": None}), slowest, plain)
+    def give(f: Fleet, value: float | None) -> Fleet:
+        return _with(f, **{f"{name}_s": None if value is None else value * MILLI})
+
+    return Goal(f"goals.{name}_ms", most / MILLI, give, slowest, Question(name), plain)
 
 
 def _loss(fleet: Fleet, name: str, most: float) -> Goal:
     at = next(i for i, tier in enumerate(fleet.tiers) if tier.name == name)
 
-    def without(f: Fleet) -> Fleet:
-        return _with(f, loss={key: value for key, value in f.goals.loss.items() if key != name})
+    def give(f: Fleet, value: float | None) -> Fleet:
+        others = {key: own for key, own in f.goals.loss.items() if key != name}
+        return _with(f, loss=others if value is None else {**others, name: value})
 
-    return Goal(
-        f"goals.loss.{name}",
-        most,
-        without,
-        lambda _, group: group.losses[:, answering(group.used, at)],
-        "{:.3f}".format,
-    )
+    def loss(_: Fleet, group: Group) -> FloatArray:
+        found: FloatArray = group.losses[:, answering(group.used, at)]
+        return found
+
+    return Goal(f"goals.loss.{name}", most, give, loss, Question("exits"), "{:.3f}".format)
 
 
-def _memory(tier: Tier, free: float) -> Goal:
-    def without(f: Fleet) -> Fleet:
-        return _with(f, memory_free={**f.goals.memory_free, tier.name: 0.0})
+def _memory(fleet: Fleet, tier: Tier, free: float) -> Goal:
+    def give(f: Fleet, value: float | None) -> Fleet:
+        return _with(f, memory_free={**f.goals.memory_free, tier.name: 0.0 if value is None else 1 - value})
 
     def taken(f: Fleet, group: Group) -> FloatArray:
         return _of_tier(f, group, tier.name, lambda held: held.memory_bytes) / tier.hardware.memory_bytes
 
-    return Goal(f"goals.memory_free.{tier.name}", 1 - free, without, taken, lambda share: f"{1 - share:.3f}", True)
+    question = Question("watched", fleet.tiers.index(tier), lambda held: held.memory_bytes)
+    name = f"goals.memory_free.{tier.name}"
+    return Goal(name, 1 - free, give, taken, question, lambda share: f"{1 - share:.3f}", least=True)
 
 
-def _machines(tier: Tier, count: int) -> Goal:
-    def without(f: Fleet) -> Fleet:
-        return replace(f, tiers=tuple(replace(t, count=None) if t.name == tier.name else t for t in f.tiers))
+def _machines(fleet: Fleet, tier: Tier, count: int) -> Goal:
+    def give(f: Fleet, value: float | None) -> Fleet:
+        most = None if value is None else int(value)
+        return replace(f, tiers=tuple(replace(t, count=most) if t.name == tier.name else t for t in f.tiers))
 
     def needed(f: Fleet, group: Group) -> FloatArray:
         return _of_tier(f, group, tier.name, lambda held: held.machines)
 
-    return Goal(f"tiers.{tier.name}.count", count, without, needed, "{:,.0f}".format)
+    question = Question("watched", fleet.tiers.index(tier), lambda held: held.machines)
+    return Goal(f"tiers.{tier.name}.count", count, give, needed, question, "{:,.0f}".format)
 
 
 def _of_tier(fleet: Fleet, group: Group, name: str, what: Callable[[Held], FloatArray]) -> FloatArray:
@@ -155,24 +168,22 @@ def failing(fleet: Fleet, law: ExitLaw) -> str:
 
 def _nearest(fleet: Fleet, law: ExitLaw, dropped: Sequence[Goal]) -> dict[Goal, float]:
     """What there is without some goals: the least of the first, then with that the least of the next; else nothing."""
-    bare = fleet
     for goal in dropped:
-        bare = goal.without(bare)
+        fleet = goal.without(fleet)
     found: dict[Goal, float] = {}
-    kept = [(group, group.kept) for group in groups(bare, law, limits_of(bare))]
     for goal in dropped:
-        values = [np.where(mask, goal.measure(bare, group), np.inf) for group, mask in kept]
-        least = min((float(value.min()) for value in values), default=np.inf)
+        least = _least(fleet, law, goal)
         if np.isinf(least):
             return {}
         found[goal] = least
-        kept = [(group, value <= least * (1 + TIE)) for (group, _), value in zip(kept, values, strict=True)]
+        fleet = goal.give(fleet, least * (1 + TIE))
     return found
 
 
 def _least(fleet: Fleet, law: ExitLaw, goal: Goal) -> float:
     """The least of what a goal limits, over all plans; infinite if there are none."""
-    values = (goal.measure(fleet, group)[group.kept] for group in groups(fleet, law, limits_of(fleet)))
+    found = groups(fleet, law, limits_of(fleet), question=goal.question)
+    values = (goal.measure(fleet, group)[group.kept] for group in found)
     return min((float(value.min()) for value in values if len(value)), default=np.inf)
 
 

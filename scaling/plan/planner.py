@@ -13,8 +13,8 @@ from scaling.plan.document import PLAN_VERSION, LawUsed, PlanDocument, chosen
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.explain import explain
 from scaling.plan.fleet import Fleet, Objective
+from scaling.plan.fronts import best_rows
 from scaling.plan.goals import failing
-from scaling.plan.placement import best_rows
 from scaling.plan.plan import Plan, plan_of
 from scaling.plan.search import Choice, Found, ranked, search
 

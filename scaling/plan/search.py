@@ -6,7 +6,7 @@ draw is exact too, and how often an exit layer is chosen says how sure the choic
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,9 +15,10 @@ from scipy.stats import gamma
 
 from scaling.plan.exitlaw import ExitLaw
 from scaling.plan.fleet import Fleet, Objective
-from scaling.plan.placement import Expected, Limits, Placements, place
+from scaling.plan.placement import Expected, Placements, place
 from scaling.plan.shapes import Made, make, trunks
 from scaling.plan.stages import Option, Stages, answering, shares_of
+from scaling.plan.sums import Limits, Stage
 from scaling.plan.tiers import Held, parts_of
 from scaling.runs import FloatArray, IntArray
 
@@ -94,39 +95,85 @@ class Found:
 def limits_of(fleet: Fleet) -> Limits:
     """The fleet's goals as limits of a placement.
 
-    Jitter is that of two ways, each with an exponential tail, as in `scaling.plan.model`.
+    Jitter is that of two ways, each with an exponential tail, as in `scaling.plan.model`. A percentile below the mean's
+    own is the mean: what strays less must not count as slower.
     """
     goals = fleet.goals
     return Limits(
         ttft=np.inf if goals.ttft_s is None else goals.ttft_s,
         tpot=np.inf if goals.tpot_s is None else goals.tpot_s,
         cost=np.inf if goals.budget_per_hour is None else goals.budget_per_hour,
-        normal=float((gamma.ppf(goals.percentile / 100, 2) - 2) / np.sqrt(2)),
+        normal=max(float((gamma.ppf(goals.percentile / 100, 2) - 2) / np.sqrt(2)), 0.0),
         parts=parts_of(fleet.traffic.prompt_tokens),
+        prompt_cv=fleet.traffic.prompt_cv,
     )
 
 
+@dataclass(frozen=True)
+class Question:
+    """What alone is asked for, where a search need not find the best plan of everything."""
+
+    least: str
+    """Of `sums.COLUMNS`."""
+    tier: int | None = None
+    """Whose `what` is watched."""
+    what: Callable[[Held], FloatArray] | None = None
+
+    def of(self, option: Option) -> Stage:
+        """The stage of an option, with what is watched."""
+        if self.what is None or option.part.tier != self.tier:
+            return option.stage
+        return replace(option.stage, watched=self.what(option.held))
+
+
 def groups(
-    fleet: Fleet, law: ExitLaw, limits: Limits, uses: Sequence[tuple[int, ...]] | None = None
+    fleet: Fleet,
+    law: ExitLaw,
+    limits: Limits,
+    uses: Sequence[tuple[int, ...]] | None = None,
+    question: Question | None = None,
 ) -> Iterator[Group]:
-    """Every trunk with every choice of tiers (or of `uses`) that has a placement within the limits."""
+    """Every trunk with every choice of tiers (or of `uses`) that has a placement within the limits.
+
+    With a question only what the law expects at its θ counts, and only what answers the question is found.
+    """
     for trunk in trunks(fleet.training, law):
         made_of = {m: make(trunk, m, fleet.training, law) for m in range(1, min(len(fleet.tiers), trunk.n_layers) + 1)}
         tiers = Stages(fleet, made_of[min(2, max(made_of))].spec, trunk.tied)
         for m, made in made_of.items():
             if made.d < 1:
                 continue
-            table = loss_table(law, law.theta, made)[0]
+            drawn = loss_table(law, law.theta if question else np.concatenate([law.theta, drawn_of(law)]), made)
             for used in combinations(range(len(fleet.tiers)), m) if uses is None else uses:
                 if len(used) != m:
                     continue
                 found, most = tiers.of(used), ceilings(fleet, used)
-                stages = [[option.stage for option in options] for options in found]
-                placements = place(stages, trunk.n_layers, limits, Expected(table, most))
+                stages = [[question.of(option) if question else option.stage for option in tier] for tier in found]
+                expected = _expected(drawn, most, question)
+                placements = place(stages, trunk.n_layers, limits, expected, question.least if question else None)
                 if not len(placements):
                     continue
-                losses = table[placements.layers - 1]
+                losses = drawn[0][placements.layers - 1]
                 yield Group(used, made, shares_of(fleet, used), most, tuple(found), placements, losses)
+
+
+def _expected(drawn: FloatArray, most: FloatArray, question: Question | None) -> Expected:
+    """Of losses (1 + S, L) at θ and in draws: which layers the ceilings need, and the draws that differ most."""
+    need = 1 + (drawn[:, :, None] > most).sum(axis=1)  # losses fall with depth
+    few = drawn[:1]
+    if question is None:
+        middle = drawn[:, drawn.shape[1] // 2]
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            bend = np.nan_to_num((middle - drawn[:, -1]) / (drawn[:, 0] - drawn[:, -1]))
+        few = drawn[[0, int(bend.argmin()), int(bend.argmax())]]
+    elif question.least != "quality":
+        few = drawn[:0]
+    return Expected(few, need.min(axis=0), np.minimum(need.max(axis=0), drawn.shape[1]))
+
+
+def drawn_of(law: ExitLaw) -> FloatArray:
+    """The draws that choose a plan each."""
+    return law.draws[:: max(1, len(law.draws) // DRAWS)][:DRAWS]
 
 
 def loss_table(law: ExitLaw, theta: FloatArray, made: Made) -> FloatArray:
@@ -186,7 +233,7 @@ def _fixed(group: Group, objective: Objective) -> FloatArray:
 
 
 def _per_draw(found: Sequence[Group], law: ExitLaw, objective: Objective) -> list[Choice | None]:
-    theta = law.draws[:: max(1, len(law.draws) // DRAWS)][:DRAWS]
+    theta = drawn_of(law)
     score = np.full(len(theta), np.inf)
     loss = np.full(len(theta), np.inf)
     group_of, index = np.full(len(theta), -1), np.zeros(len(theta), np.int64)

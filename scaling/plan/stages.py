@@ -1,4 +1,4 @@
-"""What each tier of a plan adds to its sums (`placement.Stage`), and what stands behind that."""
+"""What each tier of a plan adds to its sums (`sums.Stage`), and what stands behind that."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,10 @@ import numpy as np
 from family.spec import FamilySpec
 from scaling.plan.fleet import Fleet, Link
 from scaling.plan.money import TierCost, rates, tier_cost
-from scaling.plan.placement import Stage
 from scaling.plan.queueing import BUSY
+from scaling.plan.sums import Stage
 from scaling.plan.tiers import Held, Part, held, parts_of
-from scaling.plan.wire import FRAMING, reply_s, row_bytes, transfer_s
+from scaling.plan.wire import FRAMING, reply_s, reply_var, request_s, row_bytes, transfer_s
 from scaling.runs import FloatArray
 
 LOADS = (BUSY, BUSY / 2)
@@ -73,7 +73,8 @@ class Stages:
 
 def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Stage:
     parts = parts_of(fleet.traffic.prompt_tokens)
-    jitter = way(fleet, part.below, part.tier).jitter_s ** 2
+    jitter = float(reply_var(way(fleet, part.below, part.tier)))
+    rows = fleet.traffic.prompt_cv * hop.prompt_s
     possible = behind.possible > 0
     spent = spent_on(fleet, part, np.where(possible, behind.machines, 0.0), behind.busy)
     inside = part.below is not None  # a token's way from the users to the first tier and back is a stream's
@@ -85,6 +86,7 @@ def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Sta
         tpot=behind.step_s + (hop.row_s + hop.answer_s if inside else 0.0),
         ttft_var=behind.prefill_var + jitter,
         tpot_var=behind.step_var + (jitter if inside else 0.0),
+        length=behind.length_s / parts + rows,
         own_ttft=behind.exit_ttft_s,
         own_tpot=behind.exit_tpot_s,
         cost=np.asarray(spent.per_hour),
@@ -94,14 +96,13 @@ def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Sta
 
 
 def hop_of(fleet: Fleet, part: Part, d_model: int) -> Hop:
-    """The way to a tier from the one below it; from the users it carries ids, whose bytes are nothing."""
-    link = way(fleet, part.below, part.tier)
+    """The way to a tier from the one below it; from the users go a prompt's ids, and tokens come as a stream."""
+    link, prompt = way(fleet, part.below, part.tier), fleet.traffic.prompt_tokens
     if part.below is None:
-        return Hop(link.rtt_s, 0.0, 0.0)
-    size, prompt = row_bytes(CODEC, d_model), fleet.traffic.prompt_tokens
-    rows = size * prompt / parts_of(prompt)
-    up = (float(transfer_s(bytes_ + FRAMING.up, link.up_bps)) for bytes_ in (rows, size))
-    return Hop(float(reply_s(link)), *up)
+        return Hop(float(request_s(link, prompt)), 0.0, 0.0)
+    size = row_bytes(CODEC, d_model)
+    rows, row = (transfer_s(bytes_ + FRAMING.up, link.up_bps) for bytes_ in (size * prompt / parts_of(prompt), size))
+    return Hop(float(reply_s(link)), float(rows), float(row))
 
 
 def shares_of(fleet: Fleet, used: Sequence[int]) -> FloatArray:

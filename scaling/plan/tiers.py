@@ -56,6 +56,9 @@ class Held:
     prefill_s: FloatArray
     """A whole prompt through the layers, waiting included; without the exit."""
     prefill_var: FloatArray
+    """Without what the prompts' lengths make of it."""
+    length_s: FloatArray
+    """Standard deviation of `prefill_s` by the prompts' lengths."""
     step_s: FloatArray
     """A token through the layers, waiting included; without the exit."""
     step_var: FloatArray
@@ -116,8 +119,9 @@ def held(fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str,
     )
 
 
-_Served = tuple[tuple[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray, FloatArray, FloatArray, FloatArray]
-"""Prefill and step with their variances; machines, busy, load, sessions."""
+_Times = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+_Served = tuple[_Times, FloatArray, FloatArray, FloatArray, FloatArray]
+"""Prefill, its variance, its deviation by length, step, its variance; machines, busy, load, sessions."""
 
 
 def _owned(
@@ -138,7 +142,8 @@ def _owned(
     machines = zero + float(fleet.tiers[part.tier].count or 1)
     rate = traffic.requests_per_second * traffic.peak * part.arrives / machines
     busy = rate * (prefill + output * step + part.asked * (own[0] + output * own[1]))
-    return (prefill, zero, step, zero), machines, busy, busy, zero + 1.0
+    length = traffic.prompt_cv * np.maximum(prefill - trunk.seconds(1.0, 0.0), 0.0)
+    return (prefill, zero, length, step, zero), machines, busy, busy, zero + 1.0
 
 
 def _shared(
@@ -175,7 +180,8 @@ def _shared(
     sized = sizing(forward, demand, text_bytes, np.maximum(free, 0.0), load)
     prefill = np.maximum(sized.ttft_s - asked * own[0], 0.0)
     step = np.asarray(sized.tpot_s - answers(1.0, context, 1.0, 1.0))
-    times = np.asarray(prefill), np.asarray(sized.ttft_var), step, np.asarray(sized.tpot_var)
+    var = np.asarray(sized.ttft_var - np.square(sized.length_s))
+    times = np.asarray(prefill), var, np.asarray(sized.length_s), step, np.asarray(sized.tpot_var)
     found = sized.machines, sized.busy, sized.load, sized.sessions
     machines, busy, load_, sessions = (np.asarray(value) for value in found)
     return times, machines, busy, load_, sessions

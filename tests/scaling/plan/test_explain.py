@@ -45,14 +45,15 @@ def test_moving_an_exit_is_judged_as_the_plan_is(fleet: Fleet, found: Found, cho
     assert told.score == pytest.approx(float(group.quality[choice.index]))
     assert told.moved
     for moved in told.moved:
-        if not moved.breaks:  # deeper is better, and what is better and keeps the goals is in no other plan's way
+        if moved.score is not None and not moved.breaks:
+            # Deeper is better, and what is better and keeps the goals is in no other plan's way.
             layer = group.placements.layers[choice.index][[fleet.tiers[at].name for at in group.used].index(moved.tier)]
             assert (moved.score <= told.score + 1e-12) == (moved.layer > layer)
 
 
 def test_a_deeper_exit_that_would_be_better_breaks_a_goal(fleet: Fleet, found: Found, choice: Choice) -> None:
     told = explain(fleet, LAW, found, choice, "quality")
-    deeper = [m for m in told.moved if m.score < told.score - 1e-9]
+    deeper = [m for m in told.moved if m.score is not None and m.score < told.score - 1e-9]
     assert all(m.breaks for m in deeper)
 
 

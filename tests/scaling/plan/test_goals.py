@@ -2,10 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scaling.plan.exitlaw import shipped
 from scaling.plan.fleet import Fleet, Goals
 from scaling.plan.goals import failing, measured
+from scaling.plan.hardware import Hardware
+from scaling.plan.placement import place_all
 from scaling.plan.search import best, groups, limits_of, search
 from tests.scaling.plan.fleets import machine, small_fleet
 
@@ -86,3 +90,35 @@ def test_a_plan_that_is_found_keeps_what_it_is_measured_by() -> None:
         for index in np.flatnonzero(group.kept)[:3]:
             found = measured(fleet, group, int(index))
             assert all(value <= goal.wanted * (1 + 1e-9) for goal, value in found.items())
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_nearest_is_the_nearest_of_all_placements(seed: int) -> None:
+    """Machines that cost and draw nothing: memory and counts are in no sum that a plan is judged by otherwise."""
+    rng = np.random.default_rng(seed)
+
+    def free(name: str, *figures: float) -> Hardware:
+        return replace(machine(name, *figures, price=0.0), busy_w=0.0, idle_w=0.0)
+
+    machines = (free("a", 0.01, 5, 0.002), free("b", 0.02, 10, 0.003), free("c", 0.1, 50, 0.004))
+    goals = Goals(
+        ttft_s=float(rng.choice([0.02, 0.5])),
+        tpot_s=float(rng.choice([1e-4, 0.05])),
+        loss={"a": float(rng.choice([3.3, 4.2])), "c": float(rng.choice([3.1, 3.6]))},
+        memory_free={name: float(rng.choice([0.1, 0.7, 0.95])) for name in "abc"},
+    )
+    fleet = small_fleet(machines, goals=goals, decided=tuple(rng.dirichlet((1, 1, 1))))
+    tiers = [replace(tier, price_per_hour=0.0) for tier in fleet.tiers]
+    tiers[1:] = [replace(tier, count=int(rng.choice([1, 40]))) for tier in tiers[1:]]
+    fleet = replace(fleet, tiers=tuple(tiers), traffic=replace(fleet.traffic, requests_per_second=50.0))
+    told = failing(fleet, LAW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scaling.plan.search.place", lambda stages, n, limits, *_: place_all(stages, n, limits))
+        assert told == failing(fleet, LAW)
+
+
+def test_below_the_mean_a_percentile_is_the_mean() -> None:
+    """What strays less must not count as slower."""
+    assert limits_of(small_fleet(goals=Goals(percentile=50.0))).normal == 0
+    assert limits_of(small_fleet(goals=Goals(percentile=95.0))).normal > 1.9

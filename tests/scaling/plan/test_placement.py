@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.plan.placement import Expected, Limits, Placements, Stage, best_rows, place, place_all
+from scaling.plan.fronts import best_rows
+from scaling.plan.placement import Expected, Placements, place, place_all
+from scaling.plan.sums import Limits, Stage
 
 MOST_LAYERS = 9
 
@@ -25,7 +29,9 @@ def stages_of(rng: np.random.Generator, count: int, n_layers: int, options: int 
             tpot=rising(0.01),
             ttft_var=rising(1e-4),
             tpot_var=rising(1e-6),
+            length=rising(0.02),
             slowest=rising(0.05),
+            watched=rng.integers(0, 9, n_layers).astype(float),
             own_ttft=0.05 * rng.random(),
             own_tpot=0.01 * rng.random(),
             cost=np.ceil(rising(rng.choice([0.0, 0.3, 1.0]))),
@@ -75,6 +81,7 @@ def test_the_program_finds_the_best_of_all_placements_for_every_question(
         cost=float(rng.choice([np.inf, 12.0])),
         normal=1.645,
         parts=int(rng.integers(1, 4)),
+        prompt_cv=float(rng.choice([0.0, 1.0])),
     )
     found, every = place(stages, n_layers, limits), place_all(stages, n_layers, limits)
     assert (len(found) == 0) == (len(every) == 0)
@@ -90,30 +97,88 @@ def test_the_program_finds_the_best_of_all_placements_for_every_question(
                 assert score[kept].min() == pytest.approx(best[all_kept].min(), rel=1e-12), name
 
 
-@settings(max_examples=100, deadline=None)
+def fleets(seed: int, count: int, tight: float) -> tuple[Tiers, Limits]:
+    """Tiers, and limits some of which bind."""
+    rng = np.random.default_rng(seed)
+    stages = stages_of(rng, count, MOST_LAYERS, 2)
+
+    def one_of(value: float) -> float:
+        return value * tight if rng.random() < 0.5 else np.inf
+
+    limits = Limits(one_of(2.5), one_of(0.25), one_of(12.0), 1.645, int(rng.integers(1, 4)), 1.0)
+    return stages, limits
+
+
+def expected(stages: Tiers, exponents: list[float], ceiling: float) -> tuple[Expected, np.ndarray, np.ndarray]:
+    """What draws of a law expect, their losses by layer, and the ceilings of the tiers that are asked."""
+    drawn = np.array([2 + (np.arange(1, MOST_LAYERS + 1) / MOST_LAYERS) ** -exponent for exponent in exponents])
+    most = np.where([tier[0].asked for tier in stages], ceiling, np.inf)
+    need = np.array([[1 + int((losses > limit).sum()) for limit in most] for losses in drawn])
+    return Expected(drawn, need.min(axis=0), need.max(axis=0)), drawn, most
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(2, 4),
+    tight=st.floats(0.3, 3.0),
+    exponents=st.lists(st.floats(0.05, 2.0), min_size=1, max_size=3),
+    ceiling=st.floats(3.0, 6.0),
+)
+def test_where_there_are_too_many_each_objective_has_its_best_in_every_draw(
+    seed: int, count: int, tight: float, exponents: list[float], ceiling: float
+) -> None:
+    stages, limits = fleets(seed, count, tight)
+    every = place_all(stages, MOST_LAYERS, limits)
+    told, drawn, ceilings = expected(stages, exponents, ceiling)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scaling.plan.placement.MOST_LABELS", 1)
+        found = place(stages, MOST_LAYERS, limits, told)
+    for losses, exponent in zip(drawn, exponents, strict=True):
+        kept, all_kept = ((losses[p.layers - 1] <= ceilings).all(axis=1) for p in (found, every))
+        assert kept.any() == all_kept.any()
+        if all_kept.any():
+            best = questions(every, stages, exponent)
+            for name, score in questions(found, stages, exponent).items():
+                if name != "a mix":
+                    assert score[kept].min() == pytest.approx(best[name][all_kept].min(), rel=1e-12), name
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 4),
+    tight=st.floats(0.3, 3.0),
     exponent=st.floats(0.05, 2.0),
     ceiling=st.floats(3.0, 6.0),
 )
-def test_where_there_are_too_many_the_best_by_the_law_is_still_found(
-    seed: int, count: int, exponent: float, ceiling: float
-) -> None:
-    rng = np.random.default_rng(seed)
-    stages = stages_of(rng, count, MOST_LAYERS, 2)
-    losses = 2 + (np.arange(1, MOST_LAYERS + 1) / MOST_LAYERS) ** -exponent
-    ceilings = np.where([tier[0].asked for tier in stages], ceiling, np.inf)
-    every = place_all(stages, MOST_LAYERS, Limits())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scaling.plan.placement.MOST_LABELS", 1)
-        found = place(stages, MOST_LAYERS, Limits(), Expected(losses, ceilings))
-    kept, all_kept = ((losses[p.layers - 1] <= ceilings).all(axis=1) for p in (found, every))
-    assert kept.any() == all_kept.any()
-    for name, score in questions(found, stages, exponent).items():
-        if all_kept.any():
-            best = questions(every, stages, exponent)[name][all_kept].min()
-            assert score[kept].min() == pytest.approx(best, rel=1e-12), name
+def test_what_alone_is_asked_for_is_found(seed: int, count: int, tight: float, exponent: float, ceiling: float) -> None:
+    stages, limits = fleets(seed, count, tight)
+    told, (losses,), ceilings = expected(stages, [exponent], ceiling)
+    every = place_all(stages, MOST_LAYERS, limits)
+    every = every.take((losses[every.layers - 1] <= ceilings).all(axis=1))
+    asked = np.array([tier[0].share > 0 for tier in stages])
+
+    def watched(p: Placements) -> np.ndarray:
+        spans = np.diff(p.layers, axis=1, prepend=0)
+        values = [[[*(stage.watched if stage.watched is not None else ())] for stage in tier] for tier in stages]
+        rows = zip(p.options, spans, strict=True)
+        return np.array([sum(values[i][o][k - 1] for i, (o, k) in enumerate(zip(*row, strict=True))) for row in rows])
+
+    measures = {
+        "cost": lambda p: p.cost,
+        "energy": lambda p: p.power,
+        "latency": lambda p: p.latency,
+        "quality": lambda p: losses[p.layers - 1] @ np.array([tier[0].share for tier in stages]),
+        "ttft": lambda p: p.ttft[:, asked].max(axis=1, initial=0.0),
+        "tpot": lambda p: p.tpot[:, asked].max(axis=1, initial=0.0),
+        "watched": watched,
+    }
+    for name, measure in measures.items():
+        found = place(stages, MOST_LAYERS, limits, told, name)
+        assert len(found) > 0 or not len(every), name
+        if len(every):
+            assert measure(found).min() == pytest.approx(measure(every).min(), rel=1e-12), name
 
 
 @settings(max_examples=100, deadline=None)
@@ -139,14 +204,11 @@ def test_what_is_found_is_a_placement_and_adds_up(seed: int, count: int) -> None
 def test_a_class_that_nobody_asks_has_no_goal() -> None:
     rng = np.random.default_rng(0)
     (one,), (other,) = stages_of(rng, 2, 4)
-    stages = [
-        Stage(**{**vars(one), "share": 0.0}),
-        Stage(**{**vars(other), "share": 1.0, "possible": np.ones(4, bool)}),
-    ]
-    slow = Stage(**{**vars(stages[0]), "own_tpot": 1e9, "possible": np.ones(4, bool)})
-    assert len(place([[slow], [stages[1]]], 4, Limits(tpot=100.0)))
-    asked = Stage(**{**vars(slow), "share": 0.5, "asked": True})
-    assert not len(place([[asked], [stages[1]]], 4, Limits(tpot=100.0)))
+    everywhere = np.ones(4, bool)
+    last = replace(other, share=1.0, possible=everywhere)
+    slow = replace(one, share=0.0, own_tpot=1e9, possible=everywhere)
+    assert len(place([[slow], [last]], 4, Limits(tpot=100.0)))
+    assert not len(place([[replace(slow, share=0.5, asked=True)], [last]], 4, Limits(tpot=100.0)))
 
 
 def test_of_rows_only_those_that_no_other_beats_or_equals_are_left() -> None:
@@ -167,5 +229,6 @@ def test_rows_are_compared_in_parts_as_in_one(seed: int, block: int) -> None:
         )
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scaling.plan.placement.BLOCK", block)
+        patch.setattr("scaling.plan.fronts.BLOCK", block)
+        patch.setattr("scaling.plan.fronts.FEW", 1 + block // 4)
         assert best_rows(rows).tolist() == plain
