@@ -97,7 +97,7 @@ def _front(points: Sequence[tuple[float, float]], end: float) -> str:
 
 def bars(rows: Sequence[str], columns: Sequence[tuple[str, Sequence[Bar]]]) -> str:
     """On each row, when something is done; side by side for several things of which each has its own scale."""
-    left, gap, height = 130.0, 40.0, 24.0
+    left, gap, height = 12 + LETTER * max(18, *map(len, rows)), 40.0, 24.0
     width = (WIDTH - left - 20 - gap * (len(columns) - 1)) / len(columns)
     parts = [text(6, 38 + height * k, name, INK) for k, name in enumerate(rows)]
     for k, (head, found) in enumerate(columns):

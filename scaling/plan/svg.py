@@ -43,9 +43,9 @@ def placement(document: PlanDocument) -> str:
         end, drop = x + width, top + 64 + 20 * i
         lines.append(line(end - 1, top + 46, end - 1, drop, COLOURS[i], 2))
         label = f"{tier.tier}: exit {i + 1} after layer {tier.exit_layer}, "
-        label += f"loss {tier.loss.value:.3f}, decides {tier.decides:.0%} of the requests"
-        fits = LETTER * len(label) + 10 < end
-        labels.append(text(end + (-6 if fits else 4), drop, label, INK, "end" if fits else "start", halo=True))
+        label += f"loss {tier.loss.value:.3f}, decides {tier.decides:.0%}"
+        right = end < WIDTH / 2
+        labels.append(text(end + (4 if right else -6), drop, label, INK, "start" if right else "end", halo=True))
     return svg(top + 64 + 20 * len(best.tiers), [*parts, *lines, *labels])
 
 

@@ -75,7 +75,9 @@ def test_the_dotted_line_has_what_nothing_beats_in_both() -> None:
 def test_words_and_boxes_stay_within_the_drawing(document: PlanDocument) -> None:
     first, *others = document.best.tiers
     thin = replace(document.best, tiers=(replace(first, exit_layer=1), *others))
-    for drawing in (placement(document), placement(replace(document, best=thin)), pareto(document)):
+    middle = replace(document.best, tiers=(replace(first, tier="a-longer-name", exit_layer=4), *others))
+    shown = [placement(replace(document, best=best)) for best in (document.best, thin, middle)]
+    for drawing in (*shown, pareto(document), *(timeline(middle, i) for i in range(len(middle.tiers)))):
         for x, anchor, words in re.findall(r'<text x="(.*?)" y=".*?" text-anchor="(.*?)".*?>(.*?)</text>', drawing):
             wide = LETTER * len(words)
             left = float(x) - {"start": 0, "middle": wide / 2, "end": wide}[anchor]
