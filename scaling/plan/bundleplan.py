@@ -5,7 +5,9 @@ agreement, shares of exits and acceptance of drafts are the bundle's own. Every 
 relay (`scaling.plan.place`), with machines and money (`scaling.plan.bundlescore`), and all are ranked by the objective.
 """
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,19 @@ from scaling.plan.fronts import best_rows
 SHOWN = 10
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A plan makes many small things and no cycles: the collector would look through them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def plan_bundle(
     fleet: Fleet, folder: Path, statistics: Path | None = None, strict: bool = False, explained: bool = False
 ) -> BundleDocument:

@@ -11,11 +11,11 @@ from scaling.plan.asked import Asked
 from scaling.plan.bundledocument import BundleChoice, Leg, NodePlan, policy_text
 from scaling.plan.bundlegoals import bindings
 from scaling.plan.deployment import Place
-from scaling.plan.fleet import Objective
+from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.money import rates, tier_cost
 from scaling.plan.peak import Served, busy_s, room_bytes, served
 from scaling.plan.percentile import Peak, peaks
-from scaling.plan.place import Choice, place
+from scaling.plan.place import Choice, choices, predicted
 from scaling.plan.stages import LOADS
 from scaling.plan.wire import reply_s, request_s, transfer_s
 
@@ -34,24 +34,32 @@ LEAST: Mapping[Objective, Callable[[BundleChoice], float]] = {
 
 def ranked(asked: Asked) -> list[BundleChoice]:
     """Every deployment: those that keep all goals by the objective, then those that miss the fewest by the least."""
-    least = LEAST[asked.fleet.objective]
-
-    def key(one: BundleChoice) -> tuple[float, ...]:
-        return len(one.misses), any(node.machines is None for node in one.nodes), one.missed_by, least(one)
-
-    return sorted(scored(asked, place(asked.question)), key=key)
+    rows = scored(asked, list(predicted(asked.question, choices(asked.question))))
+    return sorted((one for _, one in rows), key=lambda one: rank(asked, one))
 
 
-def scored(asked: Asked, found: Sequence[Choice]) -> list[BundleChoice]:
-    """Each deployment with what it takes of the fleet: with the fewest machines, and with more, so that texts wait less
-    for each other.
+def rank(asked: Asked, one: BundleChoice) -> tuple[float, ...]:
+    """Of two deployments, that of the better one is less."""
+    impossible = any(node.machines is None for node in one.nodes)
+    return len(one.misses), impossible, one.missed_by, LEAST[asked.fleet.objective](one)
+
+
+def scored(asked: Asked, found: Sequence[Choice]) -> list[tuple[int, BundleChoice]]:
+    """Each deployment by its number, with what it takes of the fleet: with the fewest machines, and with more, so that
+    texts wait less for each other.
     """
     fewest, more = served(asked, found, LOADS)
     others = [n for n, (a, b) in enumerate(zip(fewest, more, strict=True)) if _machines(a) != _machines(b)]
-    choices, needs = [*found, *(found[n] for n in others)], [*fewest, *(more[n] for n in others)]
-    fleet, predicted = asked.fleet, [(choice.deployment, choice.prediction) for choice in choices]
-    times = peaks(fleet.tiers[0].name, fleet.traffic, fleet.goals.percentile, predicted, needs)
-    return [_scored(asked, *row) for row in zip(choices, needs, times, strict=True)]
+    numbers, needs = [*range(len(found)), *others], [*fewest, *(more[n] for n in others)]
+    fleet, predicted_ = asked.fleet, [(found[n].deployment, found[n].prediction) for n in numbers]
+    times = peaks(fleet.tiers[0].name, fleet.traffic, fleet.goals.percentile, predicted_, needs)
+    return [(n, _scored(asked, found[n], need, peak)) for n, need, peak in zip(numbers, needs, times, strict=True)]
+
+
+def judged(fleet: Fleet, one: BundleChoice) -> BundleChoice:
+    """With the goals of the fleet that it misses."""
+    missed = [goal for goal in bindings(fleet, one) if goal.left < 0]
+    return replace(one, misses=tuple(goal.goal for goal in missed), missed_by=-sum(goal.left for goal in missed))
 
 
 def _machines(places: Sequence[Served]) -> list[float]:
@@ -95,8 +103,7 @@ def _scored(asked: Asked, choice: Choice, needs: Sequence[Served], peak: Peak) -
         tuple(outside),
         tuple(_legs(choice, fleet.traffic.prompt_tokens)),
     )
-    missed = [goal for goal in bindings(fleet, made) if goal.left < 0]
-    return replace(made, misses=tuple(goal.goal for goal in missed), missed_by=-sum(goal.left for goal in missed))
+    return judged(fleet, made)
 
 
 def _legs(choice: Choice, prompt_tokens: float) -> Iterator[Leg]:

@@ -43,6 +43,8 @@ def peaks(
     own: str, traffic: Traffic, percentile: float, found: Sequence[Predicted], served: Sequence[Sequence[Served]]
 ) -> list[Peak]:
     """What users see of deployments whose places are served so; `own` is the tier of the users' own machines."""
+    if not found:
+        return []
     each = list(zip(found, served, strict=True))
     first = _table([list(_firsts(own, traffic, *one, tiers)) for one, tiers in each])
     tokens = _table([list(_tokens(traffic, *one, tiers)) for one, tiers in each])
