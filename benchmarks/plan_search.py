@@ -43,7 +43,8 @@ def measure() -> dict[str, Any]:
         path.write_text(example(), encoding="utf-8")
         fleet = read_fleet(path)
         whole = min(
-            _timed(lambda: write(plan(read_fleet(path), _law(fleet)), Path(folder) / "plan")) for _ in range(REPEATS)
+            _timed(lambda: write(plan(read_fleet(path), _law(fleet)), fleet, Path(folder) / "plan"))
+            for _ in range(REPEATS)
         )
     law = _law(fleet)
     seconds, candidates = _search_speed(fleet, law)
