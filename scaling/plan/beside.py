@@ -12,8 +12,8 @@ from scaling.plan.plan import GIGA, plan_of
 from scaling.plan.queueing import BUSY
 from scaling.plan.search import Choice, Found, Group, groups, limits_of
 from scaling.plan.shapes import count
-from scaling.plan.stages import spent_on
-from scaling.plan.tiers import Part, held
+from scaling.plan.stages import answering, option_of
+from scaling.plan.tiers import Part
 from training.flops import training_flops
 
 
@@ -41,7 +41,8 @@ def beside(fleet: Fleet, law: ExitLaw, found: Found, best: Choice) -> tuple[Besi
     if len(fleet.tiers) > 1:
         ways += [_alone(fleet, law, group, at) for at in (len(fleet.tiers) - 1, 0)]
     if len(group.used) > 1:
-        ways += [_ids(fleet, group, best.index), _apart(law, group, best.index)]
+        ids = _ids(fleet, group, best.index)
+        ways += [ids, _apart(fleet, law, group, best.index, ids)]
     return tuple(ways)
 
 
@@ -56,7 +57,8 @@ def _alone(fleet: Fleet, law: ExitLaw, group: Group, at: int) -> Beside:
     kept = list(groups(bare, law, limits_of(bare), [(at,)]))
     if not kept:
         return Beside(name, f"no trunk fits into {tier.name}'s memory", None, None, None, None, None, ())
-    same = [g for g in kept if g.made.spec.d_model == group.made.spec.d_model]
+    shape = group.made.spec.d_model, group.made.spec.n_layers
+    same = [g for g in kept if (g.made.spec.d_model, g.made.spec.n_layers) == shape]
     chosen = (same or [min(kept, key=lambda g: float(g.quality.min()))])[0]
     index = int(np.argmin(chosen.placements.cost))
     plan = plan_of(bare, law, chosen, index)
@@ -77,32 +79,39 @@ def _alone(fleet: Fleet, law: ExitLaw, group: Group, at: int) -> Beside:
 def _ids(fleet: Fleet, group: Group, index: int) -> Beside:
     """Each class at its own tier from the first layer on: ids go up once, tokens come back as a stream."""
     cost = power = latency = 0.0
-    spec, layers = group.made.spec, group.placements.layers[index]
-    fails = []
+    spec, layers, limits = group.made.spec, group.placements.layers[index], limits_of(fleet)
+    small, missed = [], set()
     for i, at in enumerate(group.used):
         share = float(group.shares[i])
         if not share:
             continue
         tier, option = fleet.tiers[at], group.options[i][group.placements.options[index, i]]
         part = Part(at, None, i == len(group.used) - 1, share, share)
-        own = held(fleet, spec, group.made.shape.tied, part, option.held.precision, BUSY)
+        stage = option_of(fleet, spec, group.made.shape.tied, part, option.held.precision, BUSY).stage
         k = int(layers[i]) - 1
-        if not own.possible[k]:
+        if not stage.possible[k]:
             room = tier.hardware.memory_bytes / GIGA
-            fails.append(f"{tier.name}: {layers[i]} layers do not fit, or take too many machines ({room:.3g} GB each)")
+            small.append(f"{tier.name}: {layers[i]} layers do not fit, or take too many machines ({room:.3g} GB each)")
             continue
-        spent = spent_on(fleet, part, own.machines[[k]], own.busy[[k]])
-        cost += float(np.asarray(spent.per_hour)[0])
-        power += float(np.asarray(spent.power_w)[0])
-        latency += share * (own.step_s[k] + own.exit_tpot_s)
+        sums = stage.sums[:, [k]]
+        late = limits.ttft_of(sums, stage.own_ttft) > limits.ttft, limits.tpot_of(sums, stage.own_tpot) > limits.tpot
+        missed |= {name for name, is_late in zip(("goals.ttft_ms", "goals.tpot_ms"), late, strict=True) if is_late}
+        cost += float(stage.cost[k])
+        power += float(stage.power[k])
+        latency += share * float(stage.tpot[k] + stage.own_tpot)
     what = "token ids in place of rows: each tier computes its exits' layers from the first on, and streams"
-    if fails:
-        return Beside("token ids", what, None, None, None, None, None, tuple(fails))
-    return Beside("token ids", what, float(group.quality[index]), latency, cost, power, group.made.flops, ())
+    if small:
+        return Beside("token ids", what, None, None, None, None, None, tuple(small))
+    missed |= {"goals.budget_per_hour"} if cost > limits.cost else set()
+    fails = tuple(sorted(missed))
+    return Beside("token ids", what, float(group.quality[index]), latency, cost, power, group.made.flops, fails)
 
 
-def _apart(law: ExitLaw, group: Group, index: int) -> Beside:
-    """Dense models of the exits' own sizes, all on as many tokens as the same budget gives them together."""
+def _apart(fleet: Fleet, law: ExitLaw, group: Group, index: int, ids: Beside) -> Beside:
+    """Dense models of the exits' own sizes, all on as many tokens as the same budget gives them together.
+
+    They are served as token ids are: each tier has all layers of its model.
+    """
     made, layers = group.made, group.placements.layers[index]
     shapes = [replace(made.shape, n_layers=int(layer), exits=(Exit(int(layer), "norm"),)) for layer in layers]
     sizes = [count(shape, law.params) for shape in shapes]
@@ -113,4 +122,8 @@ def _apart(law: ExitLaw, group: Group, index: int) -> Beside:
         f"{len(sizes)} dense models of the exits' sizes on {tokens:.3g} tokens each, {made.d:.3g} in the family; "
         "a text cannot move from one to another"
     )
-    return Beside("trained apart", what, float(losses @ group.shares), None, None, None, made.flops, ())
+    tiers = [(answering(group.used, at), tier.name) for at, tier in enumerate(fleet.tiers)]
+    loss = fleet.goals.loss
+    fails = [*ids.fails, *(f"goals.loss.{name}" for i, name in tiers if losses[i] > loss.get(name, np.inf))]
+    mean = float(losses @ group.shares)
+    return Beside("trained apart", what, mean, ids.tpot_s, ids.cost_per_hour, ids.power_w, made.flops, tuple(fails))

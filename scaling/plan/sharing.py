@@ -60,6 +60,8 @@ class Demand:
     away_s: Number = 0.0
     """From a token's answer to the session's next question: what other tiers and the links take. 0: the tier writes on
     by itself, and a session is always in the next forward."""
+    peak: float = 1.0
+    """The rate over the mean of the day."""
     positions: Number = 1.0
     """That a session has grown by for each token that is asked for here: more where others decide most of them."""
 

@@ -64,11 +64,17 @@ class Stages:
         return found
 
     def _options(self, part: Part, asked: bool) -> Iterator[Option]:
-        hop = hop_of(self._fleet, part, self._spec.d_model)
         for precision in self._fleet.tiers[part.tier].precisions:
             for load in LOADS if part.shared else LOADS[:1]:
-                behind = held(self._fleet, self._spec, self._tied, part, precision, load)
-                yield Option(part, _stage(self._fleet, part, asked, behind, hop), behind, hop)
+                yield option_of(self._fleet, self._spec, self._tied, part, precision, load, asked)
+
+
+def option_of(
+    fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str, load: float, asked: bool = True
+) -> Option:
+    """One way of running a tier's part of a family (`tiers.held`)."""
+    hop, behind = hop_of(fleet, part, spec.d_model), held(fleet, spec, tied, part, precision, load)
+    return Option(part, _stage(fleet, part, asked, behind, hop), behind, hop)
 
 
 def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Stage:
@@ -119,14 +125,14 @@ def answering(used: Sequence[int], tier: int) -> int:
 
 
 def spent_on(fleet: Fleet, part: Part, machines: FloatArray, busy: FloatArray) -> TierCost:
-    """Money and energy of a tier, in the mean over the day.
+    """Money and energy of a tier that is busy so much, in the mean of the day.
 
     The users' own machines are there and on anyway: they cost what the fleet says, or nothing, and draw what they
     compute with.
     """
     tier = fleet.tiers[part.tier]
     price = tier.price_per_hour if part.shared or tier.price_per_hour else 0.0
-    return tier_cost(rates(tier.hardware, price), machines, busy / fleet.traffic.peak, 1.0 if part.shared else 0.0)
+    return tier_cost(rates(tier.hardware, price), machines, busy, 1.0 if part.shared else 0.0)
 
 
 def _answered(fleet: Fleet, used: Sequence[int], i: int) -> list[str]:

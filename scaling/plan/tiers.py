@@ -18,7 +18,7 @@ from scaling.plan.roofline import FORMATS, branch_work, cost_of, trunk_work
 from scaling.runs import FloatArray
 
 UNHURRIED = 0.1
-"""Seconds from token to token that a text is taken to need where the fleet has no goal for it: a reader's pace."""
+"""Seconds from token to token that a text is taken to need where the fleet has no shorter goal: a reader's pace."""
 TINY = 1e-12
 
 
@@ -70,7 +70,7 @@ class Held:
     memory_bytes: FloatArray
     """Of one machine: weights, and keys and values of the texts under way."""
     busy: FloatArray
-    """Share of the time at the peak in which a machine computes."""
+    """Share of the time in which a machine computes, in the mean of the day."""
     load: FloatArray
     """Share of what a machine could do at the peak, if as many texts as there are shared its forwards."""
     sessions: FloatArray
@@ -169,20 +169,22 @@ def _shared(
     def forward(rows: Number, context: Number, wanted: Number, sessions: Number) -> Number:
         return trunk.seconds(rows, context, 0.0, sessions) + answers(rows, context, wanted, sessions)
 
-    away = 0.0 if part.below is None and part.last else fleet.goals.tpot_s or UNHURRIED
+    alone = part.below is None and part.share >= part.arrives * (1 - TINY)
+    away = 0.0 if alone else min(fleet.goals.tpot_s or UNHURRIED, UNHURRIED)
     demand = Demand(
         traffic.requests_per_second * traffic.peak * part.arrives,
         traffic.prompt_tokens,
         traffic.output_tokens,
         traffic.prompt_cv,
-        away,
+        away_s=away,
+        peak=traffic.peak,
     )
     sized = sizing(forward, demand, text_bytes, np.maximum(free, 0.0), load)
     prefill = np.maximum(sized.ttft_s - asked * own[0], 0.0)
     step = np.asarray(sized.tpot_s - answers(1.0, context, 1.0, 1.0))
     var = np.asarray(sized.ttft_var - np.square(sized.length_s))
     times = np.asarray(prefill), var, np.asarray(sized.length_s), step, np.asarray(sized.tpot_var)
-    found = sized.machines, sized.busy, sized.load, sized.sessions
+    found = sized.machines, sized.usual, sized.load, sized.sessions
     machines, busy, load_, sessions = (np.asarray(value) for value in found)
     return times, machines, busy, load_, sessions
 

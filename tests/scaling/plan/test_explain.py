@@ -95,6 +95,34 @@ def test_what_stands_beside_a_plan_is_the_same_budget_spent_otherwise(
     assert device.loss is None or device.fails or device.loss > cloud.loss
 
 
+def test_token_ids_and_models_trained_apart_are_served_alike_and_judged_by_the_same_goals(
+    fleet: Fleet, found: Found, choice: Choice
+) -> None:
+    ways = {way.name: way for way in beside(fleet, LAW, found, choice)}
+    ids, apart = ways["token ids"], ways["trained apart"]
+    assert (ids.cost_per_hour, ids.tpot_s, ids.power_w) == (apart.cost_per_hour, apart.tpot_s, apart.power_w)
+    assert ids.tpot_s is not None and ids.cost_per_hour is not None
+    goals = Goals(ttft_s=1e-4, tpot_s=ids.tpot_s / 100, budget_per_hour=ids.cost_per_hour / 2, loss={"a": 1.0})
+    strict = {way.name: way for way in beside(replace(fleet, goals=goals), LAW, found, choice)}
+    assert strict["token ids"].fails == ("goals.budget_per_hour", "goals.tpot_ms", "goals.ttft_ms")
+    assert strict["trained apart"].fails == (*strict["token ids"].fails, "goals.loss.a")
+
+
+def test_an_exit_that_moves_to_where_it_does_not_fit_is_said_so(found: Found, fleet: Fleet, choice: Choice) -> None:
+    """No goal says how much memory is to be free: the memory itself is the limit."""
+    bare = replace(fleet, goals=replace(fleet.goals, memory_free={}))
+    everything = search(bare, LAW)
+    group, one = next(
+        (i, one)
+        for i, one in enumerate(everything.groups)
+        if one.used[0] == 0 and len(one.used) == 2 and one.kept.any() and one.placements.layers[:, 0].max() < 7
+    )
+    deepest = Choice(group, int((one.placements.layers[:, 0] * one.kept).argmax()))
+    told = explain(bare, LAW, everything, deepest, "quality")
+    deeper = [m for m in told.moved if m.tier == "a" and m.layer > one.placements.layers[deepest.index, 0]]
+    assert deeper and all(m.score is None and any("what a holds" in why for why in m.breaks) for m in deeper)
+
+
 def test_a_tier_that_holds_nothing_is_said_so(fleet: Fleet, found: Found, choice: Choice) -> None:
     small = replace(fleet, tiers=(replace(fleet.tiers[0], hardware=machine("a", 0.01, 5, 1e-6)), *fleet.tiers[1:]))
     ways = {way.name: way for way in beside(small, LAW, found, choice)}

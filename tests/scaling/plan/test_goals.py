@@ -98,8 +98,8 @@ def test_the_nearest_is_the_nearest_of_all_placements(seed: int) -> None:
     """Machines that cost and draw nothing: memory and counts are in no sum that a plan is judged by otherwise."""
     rng = np.random.default_rng(seed)
 
-    def free(name: str, *figures: float) -> Hardware:
-        return replace(machine(name, *figures, price=0.0), busy_w=0.0, idle_w=0.0)
+    def free(name: str, tflops: float, gb_s: float, memory_gb: float) -> Hardware:
+        return replace(machine(name, tflops, gb_s, memory_gb), price_usd=0.0, busy_w=0.0, idle_w=0.0)
 
     machines = (free("a", 0.01, 5, 0.002), free("b", 0.02, 10, 0.003), free("c", 0.1, 50, 0.004))
     goals = Goals(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from family.spec import load_spec
 from scaling.plan.cost import Number
 from scaling.plan.hardware import Hardware, hardware, rows
-from scaling.plan.queueing import Demand, forward_of, quantile, sizing
+from scaling.plan.queueing import BUSY, Demand, forward_of, quantile, sizing
 from scaling.plan.roofline import roofline
 from scaling.plan.sharing import Forward
 from scaling.plan.simulate import simulate
@@ -17,6 +17,8 @@ from scaling.plan.traffic import poisson
 
 SPEC = load_spec(Path(__file__).parents[3] / "families" / "smollm2-135m-g3" / "spec.json")
 DEMAND = Demand(20.0, 100.0, 60.0)
+SHAPE = 1.1
+"""A lognormal of a smaller mean and the same variance has a longer tail: a percentile is no better known than that."""
 
 
 def tier(machine: Hardware, first: int = 1) -> Forward:
@@ -134,6 +136,65 @@ def test_a_better_machine_never_makes_a_token_longer_nor_does_another_machine(
     assert sizing(tier(faster, 3), demand, machines=found.machines).tpot_s <= found.tpot_s * 1.001
     another = sizing(tier(machine, 3), demand, machines=found.machines + 1)
     assert another.tpot_s <= found.tpot_s * 1.001 and another.load <= found.load * (1 + 1e-9)
+
+
+@given(
+    machine=st.sampled_from(rows()),
+    first=st.integers(1, 3),
+    more=st.floats(1.0, 20.0),
+    what=st.sampled_from(["everything", "compute", "away", "rate"]),
+    rate=st.floats(0.01, 1000.0),
+    prompt=st.integers(1, 3000),
+    output=st.integers(2, 600),
+    away=st.sampled_from([0.0, 0.02, 0.1]),
+    prompt_cv=st.sampled_from([0.0, 0.7, 1.5]),
+    load=st.sampled_from([0.35, BUSY]),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_faster_or_asked_less_makes_nothing_worse(
+    machine: Hardware, first: int, more: float, what: str, rate: float, prompt: int, output: int, away: float,
+    prompt_cv: float, load: float,
+) -> None:  # fmt: skip
+    """At as many machines, and in how many it takes. What only memory bandwidth does is told below."""
+    forward, demand = tier(machine, first), Demand(rate, prompt, output, prompt_cv, away_s=away)
+    count = sizing(forward, demand, busy=load).machines
+    if not np.isfinite(count):
+        return
+    faster: dict[str, tuple[Forward, Demand]] = {
+        "everything": (lambda *row: forward(*row) / more, demand),
+        "compute": (tier(replace(machine, flops={name: x * more for name, x in machine.flops.items()}), first), demand),
+        "away": (forward, replace(demand, away_s=away / more)),
+        "rate": (forward, replace(demand, rate=rate / more)),
+    }
+    before, after = sizing(forward, demand, machines=count), sizing(*faster[what], machines=count)
+    assert sizing(*faster[what], busy=load).machines <= count
+    assert after.load <= before.load * (1 + 1e-6) and after.sessions <= before.sessions * 1.001
+    if what != "rate":  # fewer meet each other, and rows of prompts ride along with fewer: the formulas know it to 7%
+        assert after.tpot_s <= before.tpot_s * 1.001 and after.tpot(95) <= before.tpot(95) * SHAPE
+        assert after.ttft_s <= before.ttft_s * 1.001 and after.ttft(95) <= before.ttft(95) * SHAPE
+
+
+def test_more_bandwidth_may_make_a_first_token_later_as_the_simulation_says_too() -> None:
+    """Rows of prompts may add as much time as tokens take. Weights that are read faster leave tokens, and so prompts,
+    less: rows that rode along for nothing take time of their own. Tokens gain more than first tokens lose.
+    """
+    old = hardware("A100 80GB")
+    slow, fast = tier(old), tier(replace(old, bandwidth_bytes=old.bandwidth_bytes * 12))
+    demand = Demand(38.0, 1222.0, 236.0, prompt_cv=0.0, away_s=0.02)
+    before, after = (sizing(forward, demand, machines=1) for forward in (slow, fast))
+    requests = poisson(38.0, 2500, 1222, 236, prompt_cv=0.0, seed=1)
+    played_before, played_after = (simulate(forward, requests, away_s=0.02) for forward in (slow, fast))
+    assert after.ttft_s > 1.3 * before.ttft_s and played_after.ttft_s.mean() > 1.3 * played_before.ttft_s.mean()
+    assert after.tpot_s < 0.6 * before.tpot_s and played_after.tpot_s.mean() < 0.6 * played_before.tpot_s.mean()
+
+
+@pytest.mark.parametrize("machine", ["Two cores of a cloud Xeon", "L4"])
+def test_a_machine_with_half_of_the_texts_is_busy_more_than_half_as_long(machine: str) -> None:
+    forward = tier(hardware(machine))
+    found = sizing(forward, Demand(1e6, 60, 60, prompt_cv=0.7, peak=2.0))
+    played = simulate(forward, poisson(1e6 / float(found.machines) / 2, 800, 60, 60, prompt_cv=0.7))
+    assert float(found.usual) == pytest.approx(played.busy, rel=0.05)
+    assert float(found.usual) > 1.3 * float(found.busy) / 2
 
 
 def test_quantiles_are_those_of_a_positive_time() -> None:

@@ -1,14 +1,15 @@
 from dataclasses import replace
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 
 from family.spec import Exit
 from scaling.plan.deployment import Deployment, FixedExit, Place
 from scaling.plan.exitlaw import shipped
-from scaling.plan.fleet import Link
+from scaling.plan.fleet import Goals, Link
 from scaling.plan.model import predict
-from scaling.plan.placement import place
+from scaling.plan.placement import place, place_at
 from scaling.plan.roofline import roofline
 from scaling.plan.search import limits_of
 from scaling.plan.shapes import make, trunks
@@ -61,3 +62,22 @@ def test_every_request_is_answered_somewhere() -> None:
             assert shares_of(fleet, used).sum() == pytest.approx(1.0)
     assert shares_of(fleet, (1, 2)) == pytest.approx([0.8, 0.2])  # what is meant for below goes up
     assert shares_of(fleet, (0, 1)) == pytest.approx([0.5, 0.5])  # what is meant for above, to the last
+
+
+@pytest.mark.parametrize("prompt", [60.0, 400.0])
+def test_the_first_tokens_percentile_is_that_of_prompts_that_differ_in_length(prompt: float) -> None:
+    """Device, link and box read the same prompt: where it is long, it is long for all of them."""
+    fleet = small_fleet(links=[Link(0.01, 2e6, 5e7), Link(0.03, 1e8, 2e8)], goals=Goals(percentile=95.0))
+    traffic = replace(fleet.traffic, prompt_tokens=prompt, requests_per_second=1e-6, decided={"b": 1.0})
+    fleet = replace(fleet, traffic=traffic)
+    made = make(trunks(fleet.training, LAW)[1], 2, fleet.training, LAW)
+    stages = [[option.stage for option in options[:1]] for options in Stages(fleet, made.spec, tied=True).of((0, 1))]
+    placements = place_at(stages, [4, made.spec.n_layers], limits_of(fleet))
+    lengths = np.random.default_rng(0).lognormal(np.log(prompt) - np.log(2) / 2, np.sqrt(np.log(2)), 600)
+    times = []
+    for length in lengths:
+        one = replace(fleet, traffic=replace(traffic, prompt_tokens=float(length), prompt_cv=0.0))
+        alone = [[option.stage for option in options[:1]] for options in Stages(one, made.spec, tied=True).of((0, 1))]
+        times.append(place_at(alone, [4, made.spec.n_layers], replace(limits_of(one), normal=0.0)).ttft[0, 1])
+    assert placements.ttft[0, 1] == pytest.approx(np.quantile(times, 0.95), rel=0.2)
+    assert placements.ttft[0, 1] > 1.5 * np.mean(times)
