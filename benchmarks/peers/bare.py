@@ -48,7 +48,11 @@ class Bound:
         """Forwards are of `count` rows from now on, and attention's dummy."""
         if self.has_cache:
             rows = np.arange(count)
-            self.lying = (np.array([count + 1], np.int32), np.append(rows, count - 1)[None], rows[None])
+            self.lying: tuple[np.ndarray[Any, Any], ...] = (
+                np.array([count + 1], np.int32),
+                np.append(rows, count - 1)[None],
+                rows[None],
+            )
             for name, array in zip(
                 (graphs.QUERY_SEQLENS, graphs.PADDED_ROWS, graphs.TRUE_ROWS), self.lying, strict=True
             ):
