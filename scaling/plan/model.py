@@ -1,55 +1,28 @@
 """What a deployment costs: time to the first token, time per token, bytes, memory and FLOPs, by plain arithmetic.
 
 A text is a prefill and then steps. Both go up the chain: each place runs its segments over the rows that it lacks, a
-link carries them, and the exit that decides answers. A policy says how often each place is reached and with how many
-rows, in the mean: always with one (`FixedExit`), with those of the tokens since the last time (`ConfidenceExit`), or
-with all drafts of a round (`SpeculativeExit`).
+link carries them, and the exit that decides answers; how often each place is reached, and with how many rows, is the
+policy's (`scaling.plan.policies`).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
-from typing import TypeVar
 
 from scaling.plan.batching import Graph
 from scaling.plan.chain import Chain
 from scaling.plan.cost import Machine, Number
-from scaling.plan.deployment import (
-    ConfidenceExit,
-    Deployment,
-    DeploymentError,
-    FixedExit,
-    SpeculativeExit,
-    Statistics,
-)
+from scaling.plan.deployment import Deployment, DeploymentError, Statistics
 from scaling.plan.memory import memory_bytes
-from scaling.plan.rounds import rounds
+from scaling.plan.policies import Case, text_of
 from scaling.plan.script import Script
 from scaling.plan.sessions import play
-from scaling.plan.spent import Spent, Use
+from scaling.plan.spent import Use
 from scaling.plan.wire import FRAMING, request_s
 
-K = TypeVar("K")
-V = TypeVar("V")
 NO_STATISTICS = Statistics()
-HALF = 0.5
 PAUSE_S = 0.001
 """Between two texts of a session: an application that has its next one ready, as the measured ones had."""
-_FEW_DRAFTS = 4.0
-"""Drafts at which what one more adds to a verification is taken."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a share of the tokens takes, without jitter and without waiting for other texts."""
-
-    share: float
-    seconds: Number
-    reaches: int
-    """The last place that has a part in it, from 0; -1: it comes with the token before it."""
-    more: float = 0.0
-    """Tokens that the last place writes by itself before this one is seen, since they come together."""
 
 
 @dataclass(frozen=True)
@@ -125,17 +98,7 @@ def predict(
     if missing:
         raise DeploymentError(f"no machine for tier {missing[0]}; there are {', '.join(machines)}")
     chain = chain or Chain(deployment, [machines[place.tier] for place in deployment.places])
-    context = prompt_tokens + output_tokens / 2
-    match deployment.policy:
-        case FixedExit():
-            found = _fixed(chain, deployment.policy, prompt_tokens, output_tokens, context)
-        case ConfidenceExit(epsilon=epsilon):
-            shares = _known(statistics.shares, epsilon, "shares of the exits at epsilon")
-            begins = statistics.first.get(epsilon, shares)
-            found = _confidence(chain, shares, begins, prompt_tokens, output_tokens, context)
-        case SpeculativeExit(exit=exit_, draft_exit=draft):
-            right = _known(statistics.acceptance, (draft, exit_), "acceptance of drafts by (draft, target) exit")
-            found = _speculative(chain, deployment.policy, right, prompt_tokens, output_tokens, context)
+    found = text_of(deployment.policy, chain, prompt_tokens, output_tokens, statistics)
     first, step, asked = found.first, found.step, found.asked
     ttft_s, tpot_s = first.seconds, step.seconds
     if sessions > 1:
@@ -174,89 +137,6 @@ def _beyond(machines: Mapping[str, Machine], tiers: Sequence[str], positions: fl
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a policy makes of a text."""
-
-    first: Spent
-    """Up to the first token; its seconds are the median."""
-    step: Spent
-    """A further one in the mean."""
-    asked: tuple[int, ...]
-    """The exits that are ever asked."""
-    firsts: tuple[Case, ...]
-    furthers: tuple[Case, ...]
-    beside: float = 0.0
-
-
-def _fixed(chain: Chain, policy: FixedExit, prompt: float, output: float, context: float) -> _Found:
-    """Of a burst, the first tokens come together, and so do those of each round trip after."""
-    first, step, last = chain.prefill(policy.exit, prompt), chain.step(policy.exit, context), chain.place(policy.exit)
-    if not policy.burst:
-        return _Found(first, step, (policy.exit,), (Case(1.0, first.seconds, last),), (Case(1.0, step.seconds, last),))
-    alone, together = chain.step(policy.exit, context, hops=False), policy.burst + 1
-    later, further = max(0.0, output - together), max(1.0, output - 1)
-    rounds_ = math.ceil(later / together)
-    mean = chain.nothing().add(step, rounds_ / further)
-    mean.add(alone, (later - rounds_) / further)
-    mean.down = [size + FRAMING.token * (1 - rounds_ / further) for size in mean.down]
-    more = min(policy.burst, output - 1)
-    first = chain.nothing().add(first).add(alone, more)
-    furthers = _in_rounds(rounds_ / further, mean.seconds, last)
-    return _Found(first, mean, (policy.exit,), (Case(1.0, first.seconds, last, more),), furthers)
-
-
-def _in_rounds(share: float, mean_s: Number, last: int) -> tuple[Case, ...]:
-    """Tokens that come together: one of them waits for all."""
-    return Case(1 - share, 0.0, -1), Case(share, mean_s / share if share else 0.0, last)
-
-
-def _confidence(
-    chain: Chain, shares: Sequence[float], begins: Sequence[float], prompt: float, output: float, context: float
-) -> _Found:
-    """The exit of each token is taken as drawn by its share, whatever came before; of the first one by `begins`."""
-    depth = len(shares)
-    reach, reach_first = ([sum(drawn[g:]) for g in range(depth)] for drawn in (shares, begins))
-    first, step = chain.nothing(), chain.nothing()
-    first_s, step_s = chain.request(first), chain.token(step)
-    median_s, firsts, furthers = first_s, [], []
-    for g in range(depth):
-        first_s = first_s + chain.part(first, g + 1, prompt, 0.0, reach_first[g])
-        median_s = first_s if reach_first[g] >= HALF else median_s
-        step_s = step_s + chain.lagging(step, g + 1, reach[g], context)
-        missed = (1 - reach_first[g]) * (1 - (1 - reach[g]) ** (output - 1))  # the prompt is read here by a later token
-        if missed:
-            chain.part(step, g + 1, prompt, 0.0, missed / max(1.0, output - 1))
-        firsts.append(Case(begins[g], first_s, chain.place(g + 1)))
-        furthers.append(Case(shares[g], step_s, chain.place(g + 1)))
-    first.seconds = median_s
-    return _Found(first, step, tuple(range(1, depth + 1)), tuple(firsts), tuple(furthers))
-
-
-def _speculative(
-    chain: Chain, policy: SpeculativeExit, right: float, prompt: float, output: float, context: float
-) -> _Found:
-    first, last = chain.prefill(policy.exit, prompt), chain.place(policy.exit)
-    draft = chain.draft(policy.draft_exit, context)
-    none, few = (chain.verification(policy.exit, policy.draft_exit, k, context) for k in (0.0, _FEW_DRAFTS))
-    row_s = (few.seconds - none.seconds) / _FEW_DRAFTS
-    costs = float(draft.seconds), float(none.seconds), max(float(row_s), 0.0)
-    mean = rounds(*costs, right, policy.length, overlap=last > 0)
-    whole = chain.nothing().add(chain.verification(policy.exit, policy.draft_exit, mean.drafts, context))
-    whole.add(draft, mean.made)
-    whole.seconds = mean.seconds
-    unused = (mean.tokens - 1) / 2  # of the last round, in the mean
-    times = (1 + unused / max(1.0, output - 1)) / mean.tokens
-    step = chain.nothing().add(whole, times)
-    chain.token(step)
-    step.add(chain.reading(policy.draft_exit, prompt), 1 / max(1.0, output - 1))
-    furthers = _in_rounds(min(times, 1.0), step.seconds, last)
-    waited = (mean.seconds - costs[1] - costs[2] * mean.drafts) / max(costs[0], 1e-9)
-    beside = 1 - min(1.0, waited / mean.made) if mean.made else 0.0
-    exits = policy.draft_exit, policy.exit
-    return _Found(first, step, exits, (Case(1.0, first.seconds, last),), furthers, beside)
-
-
 def _together(
     deployment: Deployment,
     machines: Sequence[Machine],
@@ -269,10 +149,3 @@ def _together(
     script = Script(deployment, machines, prompt, statistics)
     noted = play(machines, len(deployment.links), script.text, output, sessions, PAUSE_S)
     return median(noted.ttft_s), fmean(noted.steps_s)
-
-
-def _known(found: Mapping[K, V], key: K, what: str) -> V:
-    if key not in found:
-        known = ", ".join(str(k) for k in found) or "none"
-        raise DeploymentError(f"the policy needs {what} {key}; the statistics have {known}")
-    return found[key]

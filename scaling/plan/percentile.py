@@ -14,8 +14,9 @@ from scipy.special import ndtr
 
 from scaling.plan.deployment import Deployment
 from scaling.plan.fleet import Traffic
-from scaling.plan.model import Case, Prediction
+from scaling.plan.model import Prediction
 from scaling.plan.peak import Served
+from scaling.plan.policies import Case
 from scaling.plan.queueing import quantile
 from scaling.plan.wire import reply_var, transfer_s
 from scaling.runs import FloatArray
