@@ -24,7 +24,7 @@ from scaling.plan.explain import explanation_lines
 from scaling.plan.money import PER_HOUR
 from scaling.plan.report import figure, html_table, page
 from scaling.plan.table import CHOICE_HEAD, NODE_HEAD, choice_row, node_row, outside, places_of
-from scaling.plan.words import aim, small
+from scaling.plan.words import aim, small, span
 
 LANE = 52.0
 
@@ -77,9 +77,8 @@ def placement(document: BundleDocument) -> str:
             x, width = left + ends[g - 1] * cell, (layers[g - 1] - ends[g - 1]) * cell
             title = f"{node.tier}: segment {g}, layers {ends[g - 1]} to {layers[g - 1] - 1}, {node.precision}"
             parts.append(rect(x, top, width - 1, LANE - 18, COLOURS[k], title))
-        words = f"{node.tier}, segment" + ("s {}-{}" if len(node.segments) > 1 else " {}").format(
-            *dict.fromkeys((node.segments[0], node.segments[-1]))
-        )
+        several = "s" * (len(node.segments) > 1)
+        words = f"{node.tier}, segment{several} {span(node.segments[0], node.segments[-1])}"
         start, end = left + ends[node.segments[0] - 1] * cell, left + layers[node.segments[-1] - 1] * cell
         inside = LETTER * len(words) + 10 < WIDTH - start
         parts.append(text(start + 5 if inside else end - 5, top + 21, words, INK, "start" if inside else "end"))

@@ -9,7 +9,7 @@ from scaling.plan.explain import explanation_lines
 from scaling.plan.hardware import GIGA, PRECISIONS, TERA, rows
 from scaling.plan.money import PER_HOUR
 from scaling.plan.plan import Figure, Plan, TierPlan
-from scaling.plan.words import aim, plain, share, small
+from scaling.plan.words import aim, plain, share, small, span
 
 SHOWN = 4
 """Choices of the law's draws in a line."""
@@ -55,7 +55,7 @@ def tier_row(tier: TierPlan) -> tuple[str, ...]:
     """Cells under `TIER_HEAD`."""
     return (
         tier.tier,
-        f"{tier.first_layer}-{tier.exit_layer - 1}",
+        span(tier.first_layer, tier.exit_layer - 1),
         f"{tier.decides:.0%}",
         figure(tier.loss),
         f"{tier.ttft_s * 1e3:,.0f}",
@@ -132,7 +132,7 @@ CHOICE_HEAD = (
 def node_row(node: NodePlan) -> tuple[str, ...]:
     """Cells under `NODE_HEAD`."""
     machines = "-" if node.machines is None else f"{node.machines:,}"
-    segments = f"{node.segments[0]}-{node.segments[-1]}"
+    segments = span(node.segments[0], node.segments[-1])
     sizes = (f"{node.load:.1%}", f"{node.sessions:.3g}", f"{node.memory_gb:.3g}", f"{node.room_gb:.3g}")
     return node.tier, segments, node.precision, machines, *sizes, f"{node.busy_s_per_text * 1e3:,.0f}", node.basis
 
@@ -151,8 +151,8 @@ def choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
 
 
 def places_of(choice: BundleChoice) -> str:
-    """`device 1-2+cloud 3-3`."""
-    return "+".join(f"{node.tier} {node.segments[0]}-{node.segments[-1]}" for node in choice.nodes)
+    """`device 1-2+cloud 3`."""
+    return "+".join(f"{node.tier} {span(node.segments[0], node.segments[-1])}" for node in choice.nodes)
 
 
 def outside(document: BundleDocument) -> list[str]:

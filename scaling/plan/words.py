@@ -23,6 +23,11 @@ def small(value: float, places: int = 0) -> str:
     return f"{value:,.{max(places, digits if abs(value) < 1 else 0)}f}"
 
 
+def span(first: int, last: int) -> str:
+    """`2-3`, or `2` alone."""
+    return f"{first}-{last}" if last > first else f"{first}"
+
+
 def share(value: float) -> str:
     """In percent; what is not nothing is not shown as 0, nor what is not all as 100."""
     if 0 < value < 0.01:
