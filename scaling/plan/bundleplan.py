@@ -21,6 +21,7 @@ from scaling.plan.bundlegoals import bindings
 from scaling.plan.bundlescore import LEAST, ranked
 from scaling.plan.fleet import Fleet
 from scaling.plan.fronts import best_rows
+from scaling.plan.money import unpriced
 
 SHOWN = 10
 
@@ -70,6 +71,7 @@ def plan_bundle(
     if strict and best.outside:
         raise ScalingError(f"--strict: the best deployment lies beyond what was measured: {'; '.join(best.outside)}")
     findings = [warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed]
+    findings += unpriced(fleet)
     if fleet.goals.agreement is None:
         told = (
             "no goals.agreement is given, so any exit may decide, whatever its tokens are worth; give agreement: 0.95"

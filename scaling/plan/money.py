@@ -6,10 +6,12 @@ the line that servers follow about (Barroso and Hölzle, 2007, "The case for ene
 is by element.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from scaling.findings import Finding, warning
 from scaling.plan.cost import Number
+from scaling.plan.fleet import Fleet
 from scaling.plan.hardware import Hardware
 
 LIFE_YEARS = 3.0
@@ -44,24 +46,34 @@ class TierCost:
     """What one tier costs, all machines together."""
 
     machines_per_hour: Number
-    """Currency per hour for the machines, used or not."""
+    """USD per hour for the machines, used or not."""
     power_w: Number
     """Mean power, overhead included."""
     power_per_hour: Number
-    """Currency per hour for electricity."""
+    """USD per hour for electricity."""
 
     @property
     def per_hour(self) -> Number:
-        """Currency per hour."""
+        """USD per hour."""
         return self.machines_per_hour + self.power_per_hour
 
     def per_million(self, tokens_per_s: Number) -> Number:
-        """Currency per million tokens of the deployment."""
+        """USD per million tokens of the deployment."""
         return self.per_hour / 3600 / tokens_per_s * MILLION
 
     def kwh_per_million(self, tokens_per_s: Number) -> Number:
         """Energy in kWh per million tokens of the deployment."""
         return self.power_w / tokens_per_s * MILLION / JOULES_PER_KWH
+
+
+def unpriced(fleet: Fleet) -> Iterator[Finding]:
+    """Shared tiers that seem to cost nothing, or to draw no power, because nobody said what."""
+    for tier in fleet.tiers[1:]:
+        if tier.price_per_hour is None and not tier.hardware.price_usd:
+            told = f"{tier.name} has no price_per_hour, and its hardware no price_usd: it counts as free"
+            yield warning("no-price", told)
+        if not tier.hardware.busy_w:
+            yield warning("no-power", f"{tier.name}'s hardware has no busy_w: it counts as drawing no power")
 
 
 def rates(
@@ -77,7 +89,7 @@ def rates(
         hardware: the machine.
         price_per_hour: its rent, electricity included; None: its purchase written off, electricity on top.
         life_years: over which the purchase is written off.
-        kwh: currency per kWh.
+        kwh: USD per kWh.
         overhead: power drawn in all over the machine's own.
     """
     owned = price_per_hour is None
@@ -101,7 +113,7 @@ def tier_cost(rate: Rates, machines: Number, busy: Number, on: Number = 1.0) -> 
 
 
 def per_million(tiers: Mapping[str, TierCost], tokens_per_s: Number) -> Number:
-    """Currency per million tokens of the whole deployment."""
+    """USD per million tokens of the whole deployment."""
     return sum((tier.per_million(tokens_per_s) for tier in tiers.values()), start=0.0)
 
 

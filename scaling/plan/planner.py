@@ -15,6 +15,7 @@ from scaling.plan.explain import explain
 from scaling.plan.fleet import Fleet, Objective
 from scaling.plan.fronts import best_rows
 from scaling.plan.goals import failing
+from scaling.plan.money import unpriced
 from scaling.plan.plan import Plan, plan_of
 from scaling.plan.search import Choice, Found, ranked, search
 
@@ -70,7 +71,7 @@ def plan(fleet: Fleet, law: ExitLaw, strict: bool = False, explained: bool = Fal
         pareto=tuple(_plan(fleet, law, found, choice) for choice in pareto(found)),
         draws=len(found.per_draw),
         chosen=chosen(fleet, found),
-        findings=(*law.findings, *_guessed(fleet)),
+        findings=(*law.findings, *_guessed(fleet), *unpriced(fleet)),
         beside=beside(fleet, law, found, best),
         explanation=explain(fleet, law, found, best, objective_of(fleet)) if explained else None,
     )

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scaling.plan.hardware import hardware
-from scaling.plan.money import kwh_per_million, per_million, rates, tier_cost
+from scaling.plan.money import kwh_per_million, per_million, rates, tier_cost, unpriced
+from tests.scaling.plan.fleets import small_fleet
 
 
 def test_a_purchase_is_written_off_and_electricity_comes_on_top() -> None:
@@ -25,6 +28,16 @@ def test_a_phone_that_is_on_for_its_owner_costs_only_what_computing_takes() -> N
     phone = rates(hardware("Apple A17 Pro"), price_per_hour=0.0)
     assert tier_cost(phone, machines=1000, busy=0.0, on=0.0).power_w == 0
     assert tier_cost(phone, machines=1000, busy=0.01, on=0.0).power_w == pytest.approx(1000 * 0.01 * 4.5)
+
+
+def test_a_shared_tier_without_a_price_is_named() -> None:
+    assert list(unpriced(small_fleet())) == []
+    first, second, *others = small_fleet().tiers
+    free = replace(
+        second, price_per_hour=None, hardware=replace(second.hardware, price_usd=0.0, busy_w=0.0, idle_w=0.0)
+    )
+    told = [finding.text for finding in unpriced(replace(small_fleet(), tiers=(first, free, *others)))]
+    assert [free.name in text for text in told] == [True, True] and "counts as free" in told[0]
 
 
 def test_tiers_add_up_and_arrays_give_what_their_elements_give() -> None:
