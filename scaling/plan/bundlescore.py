@@ -77,9 +77,7 @@ def _scored(asked: Asked, choice: Choice, needs: Sequence[Served], peak: Peak) -
         tier, most = fleet.tier(part.tier), asked.machines[part.tier].most_sessions
         shared = tier is not fleet.tiers[0]
         price = tier.price_per_hour if shared or tier.price_per_hour else 0.0
-        spent = tier_cost(
-            rates(tier.hardware, price), node.machines, min(node.load / fleet.traffic.peak, 1.0), float(shared)
-        )
+        spent = tier_cost(rates(tier.hardware, price), node.machines, min(need.mean_busy, 1.0), float(shared))
         cost += float(spent.per_hour)
         power += float(spent.power_w)
         if need.together > most:

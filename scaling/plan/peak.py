@@ -38,6 +38,8 @@ class Served:
     """Of these, those that wait for no other tier."""
     busy: float
     """Share of the time in which a machine computes."""
+    mean_busy: float
+    """The same at the mean rate of the day: texts share fewer forwards then, so more than in proportion."""
     empty_bytes: float
     """A node's memory without any session."""
     questions: float = 0.0
@@ -52,7 +54,7 @@ class Served:
     var: float = 0.0
 
 
-ALONE = Served(1.0, 1.0, 1.0, 0.0, 0.0)
+ALONE = Served(1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 """A machine that serves one text."""
 
 
@@ -70,9 +72,10 @@ def served(asked: Asked, found: Sequence[Choice], loads: Sequence[float]) -> lis
             if place.tier == own.name:
                 count = float(own.count or 1)
                 busy = peak * busy_s(asked, choice, own.name) / count
-                made[n, i] = [Served(count, 1.0, 1.0, busy, empty[place])] * len(loads)
+                mean = busy / asked.fleet.traffic.peak
+                made[n, i] = [Served(count, 1.0, 1.0, busy, mean, empty[place])] * len(loads)
             elif not uses:
-                made[n, i] = [Served(1.0, 0.0, 0.0, 0.0, empty[place])] * len(loads)
+                made[n, i] = [Served(1.0, 0.0, 0.0, 0.0, 0.0, empty[place])] * len(loads)
             else:
                 alike[place, tuple(sorted(uses))].append((n, i))
     for (place, graphs), rows in alike.items():
@@ -116,7 +119,9 @@ def _sized(
             gone = demand.rate / count * each * away  # Little's law
             first = at.ttft_s - at.first_alone_s, at.ttft_var - np.square(at.length_s), at.length_s
             token = at.tpot_s - at.token_alone_s, at.tpot_var
-            rows = count, sessions, np.maximum(sessions - gone, 0.0), at.busy, empty, questions, *first, *token
+            rate = np.where(np.isfinite(count), demand.rate / count / traffic.peak, 0.0)
+            mean = np.minimum(state.at(rate).busy, at.busy)
+            rows = count, sessions, np.maximum(sessions - gone, 0.0), at.busy, mean, empty, questions, *first, *token
             found_at.append([Served(*map(float, row)) for row in zip(*np.broadcast_arrays(*rows), strict=True)])
     return [list(row) for row in zip(*found_at, strict=True)]
 

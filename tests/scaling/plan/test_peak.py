@@ -43,6 +43,7 @@ class Planned:
 
     def __init__(self, bundle: Path, percentile: float = 95.0) -> None:
         self._manifest, self._percentile = load_manifest(bundle), percentile
+        self.peak = 1.0
         self.machines = {"phone": machine(), "edge": EDGE, "cloud": CLOUD}
 
     def choice(self, deployment: Deployment) -> Choice:
@@ -51,7 +52,7 @@ class Planned:
 
     def __call__(self, deployment: Deployment, rate: float) -> tuple[Peak, list[Served]]:
         tiers = tuple(Tier(name, hardware(name, 1, 1, 64), 100) for name in self.machines)
-        traffic = Traffic(rate, PROMPT, OUTPUT, PROMPT_CV)
+        traffic = Traffic(rate / self.peak, PROMPT, OUTPUT, PROMPT_CV, self.peak)
         fleet = Fleet("some", tiers, LINKS, traffic, Goals(percentile=self._percentile))
         kinds = {name: {self._manifest.precision: one} for name, one in self.machines.items()}
         question = Question(SPEC, kinds, LINKS, PROMPT, OUTPUT, STATISTICS)
@@ -136,6 +137,15 @@ def test_a_tier_that_few_tokens_reach_needs_fewer_machines(tiny_bundle: Path) ->
     every, some = (planned(deployed(policy), 400.0)[1][1] for policy in (FixedExit(3), ConfidenceExit(0.1)))
     assert some.questions == pytest.approx(0.2 * every.questions)
     assert some.machines < 0.7 * every.machines
+
+
+def test_a_quiet_hour_keeps_a_machine_busier_than_in_proportion(tiny_bundle: Path) -> None:
+    """With half of the requests it is as busy as a machine that never has more."""
+    planned, deployment = Planned(tiny_bundle), deployed(FixedExit(3), 3)
+    planned.peak = 2.0
+    ((_, (busy,)), (_, (half,))) = planned(deployment, 4.0), Planned(tiny_bundle)(deployment, 2.0)
+    assert busy.machines == half.machines == 1 and half.mean_busy == pytest.approx(half.busy)
+    assert busy.mean_busy == pytest.approx(half.busy, rel=0.01) and busy.mean_busy > 1.05 * busy.busy / 2
 
 
 def test_the_percentile_and_the_load_count(tiny_bundle: Path) -> None:
