@@ -12,7 +12,7 @@ from scaling.plan.plan import GIGA, plan_of
 from scaling.plan.queueing import BUSY
 from scaling.plan.search import Choice, Found, Group, groups, limits_of
 from scaling.plan.shapes import count
-from scaling.plan.stages import answering, option_of
+from scaling.plan.stages import answering, options
 from scaling.plan.tiers import Part
 from training.flops import training_flops
 
@@ -87,7 +87,7 @@ def _ids(fleet: Fleet, group: Group, index: int) -> Beside:
             continue
         tier, option = fleet.tiers[at], group.options[i][group.placements.options[index, i]]
         part = Part(at, None, i == len(group.used) - 1, share, share)
-        stage = option_of(fleet, spec, group.made.shape.tied, part, option.held.precision, BUSY).stage
+        stage = next(options(fleet, spec, group.made.shape.tied, part, option.held.precision, (BUSY,))).stage
         k = int(layers[i]) - 1
         if not stage.possible[k]:
             room = tier.hardware.memory_bytes / GIGA

@@ -17,6 +17,9 @@ from scaling.runs import FloatArray
 LOADS = (BUSY, BUSY / 2)
 """Up to which a shared machine may be loaded at the peak: with the first the fewest machines, with the other less
 waiting."""
+FINER = (BUSY, 0.6, 0.5, 0.42, BUSY / 2)
+"""The same where a goal limits a time: a tier that is a little too slow need not be doubled, and one that is faster and
+needs fewer machines is not left with too few or too many."""
 CODEC = "f32"
 """How rows travel. A plan for a bundle may choose another, by the quality that was measured."""
 
@@ -64,17 +67,24 @@ class Stages:
         return found
 
     def _options(self, part: Part, asked: bool) -> Iterator[Option]:
+        timed = self._fleet.goals.ttft_s is not None or self._fleet.goals.tpot_s is not None
         for precision in self._fleet.tiers[part.tier].precisions:
-            for load in LOADS if part.shared else LOADS[:1]:
-                yield option_of(self._fleet, self._spec, self._tied, part, precision, load, asked)
+            yield from options(self._fleet, self._spec, self._tied, part, precision, FINER if timed else LOADS, asked)
 
 
-def option_of(
-    fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str, load: float, asked: bool = True
-) -> Option:
-    """One way of running a tier's part of a family (`tiers.held`)."""
-    hop, behind = hop_of(fleet, part, spec.d_model), held(fleet, spec, tied, part, precision, load)
-    return Option(part, _stage(fleet, part, asked, behind, hop), behind, hop)
+def options(
+    fleet: Fleet,
+    spec: FamilySpec,
+    tied: bool,
+    part: Part,
+    precision: str,
+    loads: Sequence[float],
+    asked: bool = True,
+) -> Iterator[Option]:
+    """Ways of running a tier's part of a family (`tiers.held`)."""
+    hop = hop_of(fleet, part, spec.d_model)
+    for behind in held(fleet, spec, tied, part, precision, loads):
+        yield Option(part, _stage(fleet, part, asked, behind, hop), behind, hop)
 
 
 def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Stage:

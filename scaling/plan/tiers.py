@@ -5,6 +5,7 @@ The users' own machines serve one text at a time. A shared tier is sized for the
 exit's work is that of the share that is answered here.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from family.spec import FamilySpec
 from scaling.plan.cost import LARGEST_FORWARD, GraphCost, Number
 from scaling.plan.fleet import Fleet, Tier
 from scaling.plan.memory import F32_BYTES
-from scaling.plan.queueing import Demand, sizing
+from scaling.plan.queueing import Demand, sized, states
 from scaling.plan.roofline import FORMATS, branch_work, cost_of, trunk_work
 from scaling.runs import FloatArray
 
@@ -79,8 +80,10 @@ class Held:
     """Whether the machines hold it (1 or 0), and there are enough."""
 
 
-def held(fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str, load: float) -> Held:
-    """A tier's part of a family.
+def held(
+    fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str, loads: Sequence[float]
+) -> tuple[Held, ...]:
+    """A tier's part of a family, once for each load; the users' own machines have one.
 
     Args:
         fleet: the question.
@@ -88,7 +91,7 @@ def held(fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str,
         tied: whether the head is the embedding.
         part: which tier, and what of the traffic.
         precision: of its weights.
-        load: up to which its machines are planned, if they are shared.
+        loads: up to which its machines are planned, if they are shared.
     """
     form, tier = FORMATS[precision], fleet.tiers[part.tier]
     exit_ = spec.exits[-1 if part.last else 0]
@@ -102,21 +105,19 @@ def held(fleet: Fleet, spec: FamilySpec, tied: bool, part: Part, precision: str,
     read = 1.0 if exit_.branch == "norm" else prompt
     own = float(head.seconds(read, 0.0, 1.0)), float(head.seconds(1.0, prompt + output / 2, 1.0))
     free = np.asarray(room(fleet, tier) - weights)
-    serve = _shared if part.shared else _owned
-    times, machines, busy, load_, sessions = serve(fleet, part, trunk, head, own, text_bytes, free, load)
-    enough = machines <= tier.count if part.shared and tier.count else load_ < 1
-    possible = np.isfinite(machines) & enough & (free >= text_bytes * sessions)
-    return Held(
-        precision,
-        *times,
-        *own,
-        np.where(possible, machines, np.inf),
-        weights + text_bytes * sessions,
-        busy,
-        load_,
-        sessions,
-        possible.astype(float),
-    )
+    if part.shared:
+        served = _shared(fleet, part, trunk, head, own, text_bytes, free, loads)
+    else:
+        served = iter([_owned(fleet, part, trunk, own)])
+
+    def of(times: _Times, machines: FloatArray, busy: FloatArray, load: FloatArray, sessions: FloatArray) -> Held:
+        enough = machines <= tier.count if part.shared and tier.count else load < 1
+        possible = np.isfinite(machines) & enough & (free >= text_bytes * sessions)
+        needed = np.where(possible, machines, np.inf)
+        memory = weights + text_bytes * sessions
+        return Held(precision, *times, *own, needed, memory, busy, load, sessions, possible.astype(float))
+
+    return tuple(of(*one) for one in served)
 
 
 _Times = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
@@ -124,26 +125,18 @@ _Served = tuple[_Times, FloatArray, FloatArray, FloatArray, FloatArray]
 """Prefill, its variance, its deviation by length, step, its variance; machines, busy, load, sessions."""
 
 
-def _owned(
-    fleet: Fleet,
-    part: Part,
-    trunk: GraphCost,
-    head: GraphCost,  # noqa: ARG001
-    own: tuple[float, float],
-    text_bytes: FloatArray,
-    free: FloatArray,  # noqa: ARG001
-    load: float,  # noqa: ARG001
-) -> _Served:
+def _owned(fleet: Fleet, part: Part, trunk: GraphCost, own: tuple[float, float]) -> _Served:
     """One user's text at a time."""
-    traffic, zero = fleet.traffic, np.zeros(len(text_bytes))
+    traffic = fleet.traffic
     prompt, output, parts = traffic.prompt_tokens, traffic.output_tokens, parts_of(traffic.prompt_tokens)
     prefill = np.asarray(parts * trunk.seconds(prompt / parts, prompt * (parts - 1) / (2 * parts)))
     step = np.asarray(trunk.seconds(1.0, prompt + output / 2))
+    zero = np.zeros_like(prefill)
     machines = zero + float(fleet.tiers[part.tier].count or 1)
     rate = traffic.requests_per_second * traffic.peak * part.arrives / machines
-    busy = rate * (prefill + output * step + part.asked * (own[0] + output * own[1]))
+    load = rate * (prefill + output * step + part.asked * (own[0] + output * own[1]))
     length = traffic.prompt_cv * np.maximum(prefill - trunk.seconds(1.0, 0.0), 0.0)
-    return (prefill, zero, length, step, zero), machines, busy, busy, zero + 1.0
+    return (prefill, zero, length, step, zero), machines, load / traffic.peak, load, zero + 1.0
 
 
 def _shared(
@@ -154,8 +147,8 @@ def _shared(
     own: tuple[float, float],
     text_bytes: FloatArray,
     free: FloatArray,
-    load: float,
-) -> _Served:
+    loads: Sequence[float],
+) -> Iterator[_Served]:
     """Many texts at a time, in shared forwards."""
     traffic, asked = fleet.traffic, part.asked
     context = traffic.prompt_tokens + traffic.output_tokens / 2
@@ -179,14 +172,15 @@ def _shared(
         away_s=away,
         peak=traffic.peak,
     )
-    sized = sizing(forward, demand, text_bytes, np.maximum(free, 0.0), load)
-    prefill = np.maximum(sized.ttft_s - asked * own[0], 0.0)
-    step = np.asarray(sized.tpot_s - answers(1.0, context, 1.0, 1.0))
-    var = np.asarray(sized.ttft_var - np.square(sized.length_s))
-    times = np.asarray(prefill), var, np.asarray(sized.length_s), step, np.asarray(sized.tpot_var)
-    found = sized.machines, sized.usual, sized.load, sized.sessions
-    machines, busy, load_, sessions = (np.asarray(value) for value in found)
-    return times, machines, busy, load_, sessions
+    state = states(forward, demand)
+    for load in loads:
+        at = sized(state, demand, text_bytes, np.maximum(free, 0.0), load)
+        prefill = np.maximum(at.ttft_s - asked * own[0], 0.0)
+        step = at.tpot_s - answers(1.0, context, 1.0, 1.0)
+        var = at.ttft_var - np.square(at.length_s)
+        prefill, var, length, step, step_var = map(np.asarray, (prefill, var, at.length_s, step, at.tpot_var))
+        machines, busy, load_, sessions = map(np.asarray, (at.machines, at.usual, at.load, at.sessions))
+        yield (prefill, var, length, step, step_var), machines, busy, load_, sessions
 
 
 def parts_of(prompt_tokens: float) -> int:

@@ -14,7 +14,7 @@ from scaling.plan.roofline import roofline
 from scaling.plan.search import limits_of
 from scaling.plan.shapes import make, trunks
 from scaling.plan.stages import Stages, shares_of, way
-from tests.scaling.plan.fleets import small_fleet
+from tests.scaling.plan.fleets import machine, small_fleet
 
 LAW = shipped("sweep-exits")
 
@@ -53,6 +53,34 @@ def test_a_placements_times_are_those_that_the_model_of_a_relay_predicts(
             expected = predict(deployment, machines, prompt, fleet.traffic.output_tokens)
             assert placements.tpot[index, g - 1] == pytest.approx(expected.tpot_s, rel=1e-2)
             assert placements.ttft[index, g - 1] == pytest.approx(expected.ttft_s, rel=2e-2 if prompt <= 512 else 5e-2)
+
+
+def test_a_higher_peak_takes_more_machines_and_about_as_much_of_the_users_own_energy() -> None:
+    fleet = small_fleet(machines=(machine("a", 0.01, 5, 0.02), machine("b", 0.002, 1, 0.5)), decided=(0.4, 0.6))
+    powers, counts = [], []
+    for peak in (1.0, 3.0):
+        one = replace(fleet, traffic=replace(fleet.traffic, peak=peak, requests_per_second=100.0))
+        made = make(trunks(one.training, LAW)[1], 2, one.training, LAW)
+        (own, *_), (shared, *_) = Stages(one, made.spec, tied=True).of((0, 1))
+        powers.append(own.stage.power[3])
+        counts.append(shared.held.machines[3])
+        assert shared.held.busy[3] <= 1.0
+        if peak > 1:  # with a third of the texts it makes more than a third of the forwards
+            assert shared.held.busy[3] > 1.2 * shared.held.load[3] / peak
+    assert powers[0] == pytest.approx(powers[1]) and counts[1] > 2 * counts[0]
+
+
+def test_a_tier_may_take_a_few_machines_more_where_a_goal_limits_a_time() -> None:
+    fleet = small_fleet(machines=(machine("a", 0.01, 5, 0.02), machine("b", 0.05, 20, 0.5)), decided=(0.0, 1.0))
+    fleet = replace(fleet, traffic=replace(fleet.traffic, requests_per_second=1000.0))
+    timed = replace(fleet, goals=Goals(ttft_s=1.0))
+    counts = []
+    for one in (fleet, timed):
+        made = make(trunks(one.training, LAW)[1], 1, one.training, LAW)
+        counts.append([float(option.held.machines[-1]) for option in Stages(one, made.spec, tied=True).of((1,))[0]])
+    few, more = counts
+    assert few[0] == more[0] and few[-1] == more[-1] and more == sorted(more)
+    assert max(b / a for a, b in pairwise(more)) < 1.5 < few[1] / few[0]
 
 
 def test_every_request_is_answered_somewhere() -> None:
