@@ -45,15 +45,15 @@ def bundle_report(document: BundleDocument) -> str:
         *(f'<div class="mark">outside: {escape(told)}</div>' for told in outside(document)),
         *(f'<div class="mark">{escape(str(finding))}</div>' for finding in document.findings),
         "<h2>Where the segments run</h2>",
-        figure(placement(document)),
+        figure(placement(document), "the segments of each tier, and the exits"),
         *html_table([NODE_HEAD, *map(node_row, best.nodes)]),
         "<p>Machines, sessions and memory are at the traffic's peak.</p>",
         "<h2>What no deployment beats in cost, time, agreement and power at once</h2>",
-        figure(pareto(document)),
+        figure(pareto(document), "cost and time of deployments"),
         "<p>Marks are as large as many tokens are another than the last exit's. Dotted: what nothing beats in cost and "
         "time alone.</p>",
         "<h2>What the time is spent on</h2>",
-        figure(timeline(best)),
+        figure(timeline(best), "what a text takes on each tier and link"),
         "<p>Means of a text that has its machines to itself. What is done at the same time stands one after the other "
         "here.</p>",
         "<h2>Other deployments, in order</h2>",

@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, what in (("ca", "authority of its certificate"), ("cert", "certificate to show it"), ("key", "its key")):
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"of --online, for a node with TLS: {what}")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write, for one plan: what an earlier one left there goes"
+    )
     parser.add_argument(
         "--strict", action="store_true", help="refuse a plan that lies outside the range of the law or of a profile"
     )

@@ -155,7 +155,7 @@ def wide_axis(values: Sequence[float], low_at: float, high_at: float) -> tuple[C
 def svg(height: float, parts: Sequence[str]) -> str:
     """A drawing of `WIDTH` by so much."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height:.0f}" width="100%" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height:.0f}" width="100%">'
         + "".join(parts)
         + "</svg>"
     )

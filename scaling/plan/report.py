@@ -51,12 +51,12 @@ def report(document: PlanDocument) -> str:
         f"{best.cost_per_million:.3g} USD and {best.kwh_per_million:.3g} kWh.</p>",
         *(f'<div class="mark">outside: {escape(text)}</div>' for text in best.outside),
         "<h2>Where the layers stand</h2>",
-        figure(placement(document)),
+        figure(placement(document), "the layers of each tier, and the exits"),
         *html_table([TIER_HEAD, *map(tier_row, best.tiers)]),
         "<p>Losses have 90% intervals of the law's bootstrap; times are at the goals' percentile at the "
         "peak, in the tables below means; load, memory and rows that come in are one machine's at the peak.</p>",
         "<h2>What no plan beats in cost, latency, quality and energy at once</h2>",
-        figure(pareto(document)),
+        figure(pareto(document), "cost and loss of plans"),
         "<p>Marks are as large as the time per token is long. Dotted: what nothing beats in cost and loss alone.</p>",
         *_timelines(document),
         "<h2>Other plans, in order</h2>",
@@ -82,9 +82,9 @@ def page(title: str, parts: Sequence[str]) -> str:
     )
 
 
-def figure(drawing: str) -> str:
-    """A drawing that may be moved sideways where the page is narrow."""
-    return f"<figure>{drawing}</figure>"
+def figure(drawing: str, what: str) -> str:
+    """A drawing of something, for those who do not see it too; it may be moved sideways where the page is narrow."""
+    return f'<figure role="img" aria-label="{escape(what)}" tabindex="0">{drawing}</figure>'
 
 
 def _timelines(document: PlanDocument) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _timelines(document: PlanDocument) -> Iterator[str]:
     for i, tier in enumerate(document.best.tiers):
         if tier.decides:
             yield f"<h3>{escape(tier.tier)} decides ({tier.decides:.0%} of the requests)</h3>"
-            yield figure(timeline(document.best, i))
+            yield figure(timeline(document.best, i), f"what a text takes on each tier and link up to {tier.tier}")
 
 
 def _law(document: PlanDocument) -> Iterator[str]:
