@@ -2,6 +2,8 @@
 
 `candidates_per_second`: placements judged in full (times, machines, money, memory, the loss of each exit) by one core.
 `whole_plan_s`: `plan-family` from the fleet file to the report, with intervals, on the example that `init` writes.
+`five_tier_plan_s`: the same on a fleet of five tiers with goals; `five_tier_free_plan_s`: without any goal, so that
+nothing keeps the placements few.
 `table_2`: the paper's family layouts (arXiv 2512.23407, Table 2) at its largest budget, 1e21 FLOPs, and what the law
 of the planner holds to be best with the same G and budget, where the first exit may not stand deeper than the paper's:
 on the paper's trunk, and on any. Best is the mean over the exits, which is how the paper weighs them; the law is
@@ -21,13 +23,15 @@ import numpy as np
 from benchmarks.report import main
 from scaling.law import LEVEL
 from scaling.plan.exitlaw import ExitLaw, shipped, shipped_law
-from scaling.plan.fleet import Fleet, Training, Trunk
+from scaling.plan.fleet import Fleet, Goals, Link, Training, Trunk
 from scaling.plan.fleetfile import example, read_fleet
+from scaling.plan.hardware import hardware
 from scaling.plan.outputs import write
 from scaling.plan.placement import place_all
 from scaling.plan.planner import plan
-from scaling.plan.search import groups, limits_of, loss_table
+from scaling.plan.search import ceilings, limits_of, loss_table
 from scaling.plan.shapes import Made, make, trunks
+from scaling.plan.stages import Stages
 from scaling.quantiles import bounds
 from training.presets import EARLY_EXITS, PRESETS
 
@@ -42,16 +46,23 @@ def measure() -> dict[str, Any]:
         path = Path(folder) / "fleet.yaml"
         path.write_text(example(), encoding="utf-8")
         fleet = read_fleet(path)
-        whole = min(
-            _timed(lambda: write(plan(read_fleet(path), _law(fleet)), fleet, Path(folder) / "plan"))
-            for _ in range(REPEATS)
-        )
+        out = Path(folder) / "plan"
+
+        def whole(one: Fleet) -> float:
+            return _timed(lambda: write(plan(one, _law(one)), one, out))
+
+        whole_s = min(_timed(lambda: whole(read_fleet(path))) for _ in range(REPEATS))
+        five = five_tiers(fleet)
+        five_s = min(whole(five) for _ in range(REPEATS))
+        free_s = whole(replace(five, goals=Goals()))
     law = _law(fleet)
     seconds, candidates = _search_speed(fleet, law)
     return {
         "candidates_per_second": candidates / seconds,
         "candidates": candidates,
-        "whole_plan_s": whole,
+        "whole_plan_s": whole_s,
+        "five_tier_plan_s": five_s,
+        "five_tier_free_plan_s": free_s,
         "draws": len(law.draws),
         "budget_flops": BUDGET,
         "table_2": [row for name in EARLY_EXITS for row in _layouts(name, shipped("chinchilla-dense"))],
@@ -68,17 +79,37 @@ def _timed(work: Any) -> float:
     return time.perf_counter() - begin
 
 
+def five_tiers(fleet: Fleet) -> Fleet:
+    """The example with five tiers: two kinds of box near the users, two pools."""
+    device, edge, cloud = fleet.tiers
+    base = replace(edge, name="base", hardware=hardware("Jetson AGX Orin 64GB"))
+    region, core = replace(cloud, name="region"), replace(cloud, name="core", hardware=hardware("H100 SXM"))
+    near, far = fleet.links
+    tiers = (device, edge, base, region, replace(core, price_per_hour=3.0))
+    links = (near, Link(0.008, 2e8, 2e8, 0.001), far, Link(0.03, 1e9, 1e9, 0.002))
+    shares = {"device": 0.5, "edge": 0.2, "base": 0.1, "region": 0.1, "core": 0.1}
+    goals = replace(
+        fleet.goals,
+        loss={"device": 2.5, "edge": 2.35, "core": 2.25},
+        memory_free={tier.name: 0.1 for tier in tiers},
+    )
+    return replace(fleet, tiers=tiers, links=links, traffic=replace(fleet.traffic, decided=shares), goals=goals)
+
+
 def _search_speed(fleet: Fleet, law: ExitLaw) -> tuple[float, int]:
     """Seconds and placements of a search that drops none: all trunks, tiers and layers of the example."""
     best, candidates = float("inf"), 0
     for _ in range(REPEATS):
         begin, candidates = time.process_time(), 0
-        for group in groups(fleet, law, limits_of(fleet)):
-            options = [[option.stage for option in tier] for tier in group.options]
-            every = place_all(options, group.made.spec.n_layers, limits_of(fleet))
-            losses = loss_table(law, law.theta, group.made)[0][every.layers - 1]
-            kept = (losses <= group.ceilings).all(axis=1)
-            candidates += len(kept)
+        for trunk in trunks(fleet.training, law):
+            for m in range(1, len(fleet.tiers) + 1):
+                made = make(trunk, m, fleet.training, law)
+                stages, losses = Stages(fleet, made.spec, trunk.tied), loss_table(law, law.theta, made)[0]
+                for used in combinations(range(len(fleet.tiers)), m):
+                    options = [[option.stage for option in tier] for tier in stages.of(used)]
+                    every = place_all(options, trunk.n_layers, limits_of(fleet))
+                    kept = (losses[every.layers - 1] <= ceilings(fleet, used)).all(axis=1)
+                    candidates += len(kept)
         best = min(best, time.process_time() - begin)
     return best, candidates
 
@@ -140,7 +171,8 @@ def table(result: Any) -> str:
     """The figures for people."""
     lines = [
         f"{result['candidates_per_second']:,.0f} placements per second on one core ({result['candidates']:,})",
-        f"a whole plan with intervals ({result['draws']:,} draws): {result['whole_plan_s']:.2f} s",
+        f"a whole plan with intervals ({result['draws']:,} draws): {result['whole_plan_s']:.2f} s; of five tiers "
+        f"{result['five_tier_plan_s']:.2f} s, without any goal {result['five_tier_free_plan_s']:.1f} s",
         f"\nTable 2 at {result['budget_flops']:.0e} FLOPs: layout, trunk, exits, mean loss, loss of each exit (90%)",
     ]
     for row in result["table_2"]:
