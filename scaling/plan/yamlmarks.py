@@ -95,7 +95,7 @@ def read_yaml(path: Path) -> Marked:
     except (yaml.YAMLError, RecursionError) as error:
         raise ScalingError(f"{path}: not YAML: {error}") from None
     if root is None:
-        raise ScalingError(f"{path}: is empty; write an example with: plan-family init {path}")
+        raise ScalingError(f"{path}: is empty; write an example with: plan-family init FILE")
     lines: dict[Keys, int] = {}
     return Marked(path, _value(root, (), path, lines, ()), lines)
 
