@@ -114,7 +114,7 @@ def bundle_table(document: BundleDocument) -> str:
         *aligned([NODE_HEAD, *map(node_row, best.nodes)]),
         "",
         *aligned([CHOICE_HEAD, *(choice_row(i, choice) for i, choice in enumerate((best, *document.others), 1))]),
-        f"TTFT and TPOT: {document.percentile:g} of 100 texts and tokens are as quick at the traffic's peak",
+        f"TTFT and TPOT are within these for {document.percentile:g} of 100 texts and tokens at the traffic's peak",
         "",
         *([*explanation_lines(document.explanation), ""] if document.explanation else ()),
         *(f"outside: {text}" for text in outside(document)),
@@ -125,7 +125,7 @@ def bundle_table(document: BundleDocument) -> str:
 
 NODE_HEAD = ("tier", "segments", "precision", "machines", "load", "sessions", "GB", "of GB", "ms per text", "known by")
 CHOICE_HEAD = (
-    "", "places", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", PER_HOUR, "W", "but",
+    "", "places", "machines", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", PER_HOUR, "W", "but",
 )  # fmt: skip
 
 
@@ -140,13 +140,14 @@ def node_row(node: NodePlan) -> tuple[str, ...]:
 def choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
     """Cells under `CHOICE_HEAD`; i is its rank. The last says which goals it fails, and that it was not measured."""
     places = places_of(choice)
+    machines = "+".join("-" if node.machines is None else f"{node.machines:,}" for node in choice.nodes)
     agrees = "-" if choice.agreement is None else f"{choice.agreement:.1%}"
     times = (f"{choice.ttft_s * 1e3:,.0f}", f"{choice.tpot_s * 1e3:.1f}")
     but = [f"fails {', '.join(choice.misses)}"] if choice.misses else []
     but += ["outside of what was measured"] if choice.outside else []
     return (
-        str(i), places, choice.policy, choice.send, choice.codec, *times, agrees, f"{choice.bytes_up_text / 1e3:,.1f}",
-        small(choice.cost_per_hour, 2), small(choice.power_w), "; ".join(but),
+        str(i), places, machines, choice.policy, choice.send, choice.codec, *times, agrees,
+        f"{choice.bytes_up_text / 1e3:,.1f}", small(choice.cost_per_hour, 2), small(choice.power_w), "; ".join(but),
     )  # fmt: skip
 
 
