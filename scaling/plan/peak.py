@@ -2,7 +2,8 @@
 
 A shared tier is the queue of `scaling.plan.sharing`. Its question is what a text asks it for at once: a token, or with
 drafts all of a round. A policy may leave some graphs out of some questions (`Use`): where n texts share a forward, a
-graph that a question needs with probability w runs with probability 1 - (1 - w)^n, over the rows of those who need it.
+graph that a question needs with probability w runs with probability 1 - (1 - w)^n, over the rows of those who need it;
+and texts that part on their way find a forward of the others under way, as those do that were away.
 What differs only in numbers is sized at once, so all deployments are looked at, and none is left out by a guess.
 """
 
@@ -100,7 +101,8 @@ def _sized(
     alone_s = np.asarray(forward(1.0, context, 1.0, 1.0))
     text_s = np.array([further * float(choice.prediction.tpot_s) for choice in found])
     chained = np.array([len(choice.deployment.places) > 1 for choice in found])
-    away = np.where(chained, np.maximum(text_s / each - alone_s, 0.0), 0.0)
+    parted = np.any([use.runs < questions * (1 - TINY) for use in uses.values()], axis=0)
+    away = np.where(chained, np.maximum(text_s / each - alone_s, 0.0), np.where(parted, TINY, 0.0))
     size = np.array([float(choice.prediction.memory_bytes[tier]) for choice in found]) - empty
     demand = Demand(
         traffic.requests_per_second * traffic.peak * reach,

@@ -92,16 +92,18 @@ def played(deployment: Deployment, rate: float) -> tuple[list[float], list[float
 
 
 @pytest.mark.parametrize(
-    ("policy", "cut", "ttft_within"),
+    ("policy", "cut", "ttft_within", "tpot_within"),
     [
-        (FixedExit(3), 3, 0.15),
-        (FixedExit(3), 2, 0.25),  # a prompt is cut for texts that are away, too, which no formula knows
-        (ConfidenceExit(0.1), 2, 0.15),
-        (SpeculativeExit(3, 2, 4), 2, 0.15),
+        (FixedExit(3), 3, 0.15, 0.12),
+        (FixedExit(3), 2, 0.25, 0.12),  # a prompt is cut for texts that are away, too, which no formula knows
+        (ConfidenceExit(0.1), 2, 0.15, 0.12),
+        (ConfidenceExit(0.1), 3, 0.15, 0.25),  # on one machine texts part, which is known in the rough only
+        (SpeculativeExit(3, 2, 4), 2, 0.15, 0.12),
+        (SpeculativeExit(3, 2, 4), 3, 0.15, 0.25),
     ],
 )
 def test_texts_that_share_machines_see_what_was_planned(
-    policy: Policy, cut: int, ttft_within: float, tiny_bundle: Path
+    policy: Policy, cut: int, ttft_within: float, tpot_within: float, tiny_bundle: Path
 ) -> None:
     deployment, rate = deployed(policy, cut), 2.0
     peak, places = Planned(tiny_bundle)(deployment, rate)
@@ -109,8 +111,8 @@ def test_texts_that_share_machines_see_what_was_planned(
     first, steps = played(deployment, rate)
     assert peak.ttft_s == pytest.approx(np.quantile(first, 0.95), rel=ttft_within)
     assert peak.ttft_mean_s == pytest.approx(np.mean(first), rel=0.2)
-    assert peak.tpot_s == pytest.approx(np.quantile(steps, 0.95), rel=0.12)
-    assert peak.tpot_mean_s == pytest.approx(np.mean(steps), rel=0.12)
+    assert peak.tpot_s == pytest.approx(np.quantile(steps, 0.95), rel=tpot_within)
+    assert peak.tpot_mean_s == pytest.approx(np.mean(steps), rel=tpot_within)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
