@@ -4,6 +4,8 @@
 `whole_plan_s`: `plan-family` from the fleet file to the report, with intervals, on the example that `init` writes.
 `five_tier_plan_s`: the same on a fleet of five tiers with goals; `five_tier_free_plan_s`: without any goal, so that
 nothing keeps the placements few.
+`five_tier_bundle_plan_s`: the same for the bundle at int4, in place of a family that is to be trained;
+`five_tier_bundle_explain_s`: with `--explain`.
 `table_2`: the paper's family layouts (arXiv 2512.23407, Table 2) at its largest budget, 1e21 FLOPs, and what the law
 of the planner holds to be best with the same G and budget, where the first exit may not stand deeper than the paper's:
 on the paper's trunk, and on any. Best is the mean over the exits, which is how the paper weighs them; the law is
@@ -20,13 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import main
+from benchmarks.report import ROOT, bundle, main
 from scaling.law import LEVEL
+from scaling.plan.bundleplan import plan_bundle
 from scaling.plan.exitlaw import ExitLaw, shipped, shipped_law
 from scaling.plan.fleet import Fleet, Goals, Link, Training, Trunk
 from scaling.plan.fleetfile import example, read_fleet
 from scaling.plan.hardware import hardware
-from scaling.plan.outputs import write
+from scaling.plan.outputs import write, write_bundle
 from scaling.plan.placement import place_all
 from scaling.plan.planner import plan
 from scaling.plan.search import ceilings, limits_of, loss_table
@@ -35,6 +38,7 @@ from scaling.plan.stages import Stages
 from scaling.quantiles import bounds
 from training.presets import EARLY_EXITS, PRESETS
 
+FOLDER = ROOT / "experiments" / "plan"
 BUDGET = 1e21
 WINDOW = 4096
 REPEATS = 5
@@ -55,6 +59,14 @@ def measure() -> dict[str, Any]:
         five = five_tiers(fleet)
         five_s = min(whole(five) for _ in range(REPEATS))
         free_s = whole(replace(five, goals=Goals()))
+
+        def placed(explained: bool) -> float:
+            found = bundle("int4"), FOLDER / "statistics.json"
+            return _timed(lambda: write_bundle(plan_bundle(five, *found, explained=explained), five, out))
+
+        bundle_s, explain_s = (
+            min(placed(explained) for _ in range(times)) for explained, times in ((False, 3), (True, 1))
+        )
     law = _law(fleet)
     seconds, candidates = _search_speed(fleet, law)
     return {
@@ -63,6 +75,8 @@ def measure() -> dict[str, Any]:
         "whole_plan_s": whole_s,
         "five_tier_plan_s": five_s,
         "five_tier_free_plan_s": free_s,
+        "five_tier_bundle_plan_s": bundle_s,
+        "five_tier_bundle_explain_s": explain_s,
         "draws": len(law.draws),
         "budget_flops": BUDGET,
         "table_2": [row for name in EARLY_EXITS for row in _layouts(name, shipped("chinchilla-dense"))],
