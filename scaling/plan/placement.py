@@ -117,8 +117,6 @@ def place(
         expected: losses; where more than `MOST_LABELS` are left after a tier, those that may be best by them.
         least: of `COLUMNS`: what alone is asked for, in place of everything. Goes with `expected`.
     """
-    if expected is not None and (expected.least > n_layers).any():
-        return _finish(_start(len(stages[0][0].sums)), len(stages))
     labels, above = _start(len(stages[0][0].sums)), ahead(stages, n_layers)
     for i in range(len(stages)):
         labels = _grown(labels, stages, i, n_layers, limits)
@@ -127,7 +125,7 @@ def place(
         labels = labels.take(_hopeful(labels, above[i + 1], n_layers, limits))
         if len(stages[i]) > 1 or i + 1 < len(stages):
             labels = labels.take(_kept(labels, stages[: i + 1], above[i + 1], n_layers, limits, expected, least))
-    return _finish(labels, len(stages))
+    return _finish(labels)
 
 
 def place_all(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) -> Placements:
@@ -135,7 +133,7 @@ def place_all(stages: Sequence[Sequence[Stage]], n_layers: int, limits: Limits) 
     labels = _start(len(stages[0][0].sums))
     for i in range(len(stages)):
         labels = _grown(labels, stages, i, n_layers, limits)
-    return _finish(labels, len(stages))
+    return _finish(labels)
 
 
 def place_at(stages: Sequence[Sequence[Stage]], layers: Sequence[int], limits: Limits) -> Placements:
@@ -270,9 +268,7 @@ def _losses(labels: _Labels, shares: Sequence[float], expected: Expected) -> Ite
             yield -np.minimum(layers, most).astype(float)
 
 
-def _finish(labels: _Labels, count: int) -> Placements:
-    if labels.layers.shape[1] < count:
-        labels = _none(count, len(labels.sums))
+def _finish(labels: _Labels) -> Placements:
     return Placements(
         layers=labels.layers,
         options=labels.options,
@@ -282,8 +278,3 @@ def _finish(labels: _Labels, count: int) -> Placements:
         power=labels.sums[POWER],
         latency=labels.sums[LATENCY],
     )
-
-
-def _none(count: int, size: int) -> _Labels:
-    none = np.zeros((0, count))
-    return _Labels(none.astype(np.int64), none.astype(np.int64), none, none, np.zeros((size, 0)))

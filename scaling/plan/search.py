@@ -147,9 +147,12 @@ def groups(
             for used in combinations(range(len(fleet.tiers)), m) if uses is None else uses:
                 if len(used) != m:
                     continue
-                found, most = tiers.of(used), ceilings(fleet, used)
-                stages = [[question.of(option) if question else option.stage for option in tier] for tier in found]
+                most = ceilings(fleet, used)
                 expected = _expected(drawn, most, question)
+                if (expected.least > trunk.n_layers).any():
+                    continue
+                found = tiers.of(used)
+                stages = [[question.of(option) if question else option.stage for option in tier] for tier in found]
                 placements = place(stages, trunk.n_layers, limits, expected, question.least if question else None)
                 if not len(placements):
                     continue

@@ -14,7 +14,7 @@ from family.spec import FamilySpec
 from scaling.plan.cost import LARGEST_FORWARD, GraphCost, Number
 from scaling.plan.fleet import Fleet, Tier
 from scaling.plan.memory import F32_BYTES
-from scaling.plan.queueing import Demand, sized, states
+from scaling.plan.queueing import Demand, sizing
 from scaling.plan.roofline import FORMATS, branch_work, cost_of, trunk_work
 from scaling.runs import FloatArray
 
@@ -164,23 +164,24 @@ def _shared(
 
     alone = part.below is None and part.share >= part.arrives * (1 - TINY)
     away = 0.0 if alone else min(fleet.goals.tpot_s or UNHURRIED, UNHURRIED)
+    limits = np.array(loads)[:, None]  # (loads, 1)
     demand = Demand(
-        traffic.requests_per_second * traffic.peak * part.arrives,
+        traffic.requests_per_second * traffic.peak * part.arrives * np.ones_like(limits),
         traffic.prompt_tokens,
         traffic.output_tokens,
         traffic.prompt_cv,
         away_s=away,
         peak=traffic.peak,
     )
-    state = states(forward, demand)
-    for load in loads:
-        at = sized(state, demand, text_bytes, np.maximum(free, 0.0), load)
-        prefill = np.maximum(at.ttft_s - asked * own[0], 0.0)
-        step = at.tpot_s - answers(1.0, context, 1.0, 1.0)
-        var = at.ttft_var - np.square(at.length_s)
-        prefill, var, length, step, step_var = map(np.asarray, (prefill, var, at.length_s, step, at.tpot_var))
-        machines, busy, load_, sessions = map(np.asarray, (at.machines, at.usual, at.load, at.sessions))
-        yield (prefill, var, length, step, step_var), machines, busy, load_, sessions
+    at = sizing(forward, demand, text_bytes, np.maximum(free, 0.0), limits)
+    prefill = np.maximum(at.ttft_s - asked * own[0], 0.0)
+    step = at.tpot_s - answers(1.0, context, 1.0, 1.0)
+    var = at.ttft_var - np.square(at.length_s)
+    rows = prefill, var, at.length_s, step, at.tpot_var, at.machines, at.usual, at.load, at.sessions
+    for prefill, var, length, step, step_var, machines, busy, load, sessions in zip(
+        *map(np.asarray, rows), strict=True
+    ):
+        yield (prefill, var, length, step, step_var), machines, busy, load, sessions
 
 
 def parts_of(prompt_tokens: float) -> int:
