@@ -143,27 +143,33 @@ def _of_tier(fleet: Fleet, group: Group, name: str, what: Callable[[Held], Float
 def failing(fleet: Fleet, law: ExitLaw) -> str:
     """Why no plan keeps all goals: those that fail, with the nearest that holds, for an error.
 
-    The fewest goals are looked for without which there is a plan, each such choice of `MOST_DROPPED` at most.
+    The fewest goals are looked for without which there is a plan, each such choice of `MOST_DROPPED` at most. A goal
+    that fails where there is no other is in every choice.
     """
     goals = goals_of(fleet)
-    for count in range(1, min(MOST_DROPPED, len(goals)) + 1):
-        ways = [least for dropped in combinations(goals, count) if (least := _nearest(fleet, law, dropped))]
-        if ways:
-            head = "one of these would do:" if count == 1 else f"{count} of them have to give way; these would do:"
-            lines = (" and ".join(_line(goal, value) for goal, value in way.items()) for way in ways)
-            return "\n  ".join([f"no plan keeps all goals. With the others as they are, {head}", *lines])
     bare = fleet
     for goal in goals:
         bare = goal.without(bare)
-    least = {goal: _least(bare, law, goal) for goal in goals}
-    if not goals or np.isinf(min(least.values())):
+    if not goals or not _possible(bare, law, Question("cost")):
         return (
             "no plan is possible at all: no trunk fits into the memory of these machines; add memory, a tier, or allow "
             "a narrower training.trunk"
         )
-    lines = (_line(goal, value) for goal, value in least.items() if value > goal.wanted)
+    hopeless = {goal for goal in goals if not _possible(goal.give(bare, goal.wanted), law, goal.question)}
+    for count in range(max(1, len(hopeless)), min(MOST_DROPPED, len(goals)) + 1):
+        choices = (dropped for dropped in combinations(goals, count) if hopeless <= set(dropped))
+        ways = [least for dropped in choices if (least := _nearest(fleet, law, dropped))]
+        if ways:
+            head = "one of these would do:" if count == 1 else f"{count} of them have to give way; these would do:"
+            lines = (" and ".join(_line(goal, value) for goal, value in way.items()) for way in ways)
+            return "\n  ".join([f"no plan keeps all goals. With the others as they are, {head}", *lines])
+    lines = (_line(goal, _least(bare, law, goal)) for goal in goals if goal in hopeless or not hopeless)
     head = f"no plan keeps all goals, nor all but {MOST_DROPPED}. The best of each, with no other goal at all:"
     return "\n  ".join([head, *lines])
+
+
+def _possible(fleet: Fleet, law: ExitLaw, question: Question) -> bool:
+    return any(group.kept.any() for group in groups(fleet, law, limits_of(fleet), question=question))
 
 
 def _nearest(fleet: Fleet, law: ExitLaw, dropped: Sequence[Goal]) -> dict[Goal, float]:
