@@ -21,6 +21,11 @@ mean. n is given first, and the load follows from it:
 to a load of 0.7, sessions within 2% in the median, a token's time within 4%, the first one's within 8% (worst deciles
 10%, 11%, 18%), and 95th percentiles within 7% and 9% (25%, 28%). Beyond, nothing is confirmed. Prompts count by their
 mean length: where a few are very long, the first token comes later at the percentile than these say.
+
+A machine that does everything faster, or multiplies faster, makes no mean longer, nor do sessions that are away for
+less time. One that only reads its memory faster makes tokens shorter, but may make the first one later: rows of prompts
+may add as much time as tokens take, which is less then, and they no longer ride along with weights for nothing. The
+simulation shows the same.
 """
 
 from collections.abc import Callable

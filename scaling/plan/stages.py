@@ -91,7 +91,7 @@ def _stage(fleet: Fleet, part: Part, asked: bool, behind: Held, hop: Hop) -> Sta
     parts = parts_of(fleet.traffic.prompt_tokens)
     jitter = float(reply_var(way(fleet, part.below, part.tier)))
     rows = fleet.traffic.prompt_cv * hop.prompt_s
-    possible = behind.possible > 0
+    possible = (behind.possible > 0) & (link_load(fleet, part, hop) < 1)
     spent = spent_on(fleet, part, np.where(possible, behind.machines, 0.0), behind.busy)
     inside = part.below is not None  # a token's way from the users to the first tier and back is a stream's
     return Stage(
@@ -119,6 +119,16 @@ def hop_of(fleet: Fleet, part: Part, d_model: int) -> Hop:
     size = row_bytes(CODEC, d_model)
     rows, row = (transfer_s(bytes_ + FRAMING.up, link.up_bps) for bytes_ in (size * prompt / parts_of(prompt), size))
     return Hop(float(reply_s(link)), float(rows), float(row))
+
+
+def link_load(fleet: Fleet, part: Part, hop: Hop) -> float:
+    """Share of the time at the peak in which rows are on the way from a machine below, if all that there are take part."""
+    below = None if part.below is None else fleet.tiers[part.below].count
+    if below is None:
+        return 0.0
+    traffic = fleet.traffic
+    each = hop.prompt_s * parts_of(traffic.prompt_tokens) + (traffic.output_tokens - 1) * hop.row_s
+    return traffic.requests_per_second * traffic.peak * part.arrives / below * each
 
 
 def shares_of(fleet: Fleet, used: Sequence[int]) -> FloatArray:

@@ -70,6 +70,18 @@ def test_a_higher_peak_takes_more_machines_and_about_as_much_of_the_users_own_en
     assert powers[0] == pytest.approx(powers[1]) and counts[1] > 2 * counts[0]
 
 
+def test_a_link_that_cannot_carry_its_rows_is_in_no_plan() -> None:
+    fleet = small_fleet(machines=(machine("a", 0.01, 5, 0.02), machine("b", 0.05, 20, 0.5)), decided=(0.0, 1.0))
+    made = make(trunks(fleet.training, LAW)[1], 2, fleet.training, LAW)
+    traffic = fleet.traffic
+    texts_per_s = traffic.requests_per_second * traffic.peak / 100  # of each device
+    rows_bits = 8 * (traffic.prompt_tokens + traffic.output_tokens) * (4 * made.spec.d_model)
+    for share, fits in ((2.0, False), (0.3, True)):
+        links = (Link(0.01, texts_per_s * rows_bits / share, 1e7),)
+        (_, (box, *_)) = Stages(replace(fleet, links=links), made.spec, tied=True).of((0, 1))
+        assert box.stage.possible.any() == fits
+
+
 def test_a_tier_may_take_a_few_machines_more_where_a_goal_limits_a_time() -> None:
     fleet = small_fleet(machines=(machine("a", 0.01, 5, 0.02), machine("b", 0.05, 20, 0.5)), decided=(0.0, 1.0))
     fleet = replace(fleet, traffic=replace(fleet.traffic, requests_per_second=1000.0))
