@@ -122,7 +122,7 @@ def hop_of(fleet: Fleet, part: Part, d_model: int) -> Hop:
 
 
 def link_load(fleet: Fleet, part: Part, hop: Hop) -> float:
-    """Share of the time at the peak in which rows are on the way from a machine below, if all that there are take part."""
+    """Share of the time at the peak in which rows are on the way from a machine below, all there are taking part."""
     below = None if part.below is None else fleet.tiers[part.below].count
     if below is None:
         return 0.0
