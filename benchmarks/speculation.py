@@ -4,18 +4,20 @@ Two real nodes, a device with segments 1 and 2 and a cloud with the last, a thre
 them. The two ways take turns, text by text: every token asked of the last exit, and drafts by exit 2 in adaptive
 lengths. `speedup` is the ratio of tokens per second after the first token; `vs_optimum` is what speculation reached
 over what the best lengths would (`relay.pace.best`), by the acceptance and the times that the device measured in the
-same run. `identical` is the share of texts that are the same, token for token. Greedy, and at temperature 0.8.
+same run. `identical` is the share of texts that are the same, token for token. Greedy, and at temperature 0.8; `slow`
+is a link of 30 ms and 0.5 Mbit/s, where a row takes longer than a draft, with half of the texts.
 """
 
 import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import report
-from benchmarks.net.links import link
+from benchmarks.net.links import Link, link
 from benchmarks.net.proxy import LinkProxy
+from benchmarks.net.schedule import steady
 from benchmarks.net.texts import Timed, questions, timed, tokens_per_s
 from deploy.local import node
 from family.cli import positive
@@ -29,16 +31,23 @@ ROUND_TRIPS_MS = (5, 30, 100)
 TEMPERATURES = (0.0, 0.8)
 TEXTS = 8
 TOKENS = 64
+SLOW = Link("slow", steady(0.5e6), steady(0.5e6), 30)
+SLOW_CODECS: tuple[Literal["f32", "int8"], ...] = ("f32", "int8")
 WAYS: dict[str, Policy] = {"per_token": FixedExit(3), "speculative": SpeculativeExit()}
 
 
 async def compare(
-    bundle: Path, round_trip_ms: float, temperature: float, prompts: Sequence[Prompt], tokens: int
+    bundle: Path,
+    way: Link,
+    temperature: float,
+    prompts: Sequence[Prompt],
+    tokens: int,
+    codec: Literal["f32", "int8"] = "f32",
 ) -> dict[str, Any]:
     """One link, one temperature. The first prompt is a warm-up."""
     async with (
         node(bundle, "cloud", None, "--segments", "3", "--threads", "1") as cloud,
-        LinkProxy(link(f"{round_trip_ms:g}ms"), cloud) as away,
+        LinkProxy(way, cloud) as away,
         node(bundle, "device", away, "--segments", "1-2", "--threads", "1") as device,
         AsyncRelayClient(device) as client,
     ):
@@ -46,7 +55,12 @@ async def compare(
         for number, prompt in enumerate(prompts):
             for name, policy in WAYS.items():
                 options = GenerateOptions(
-                    policy=policy, max_tokens=tokens, ignore_stop=True, temperature=temperature, seed=number
+                    policy=policy,
+                    max_tokens=tokens,
+                    ignore_stop=True,
+                    temperature=temperature,
+                    seed=number,
+                    codec=codec,
                 )
                 found[name].append(await timed(client, prompt, options))
         described, _ = await client.describe()
@@ -75,10 +89,14 @@ def measure(precision: str = "int4", texts: int = TEXTS, tokens: int = TOKENS) -
     """All links and temperatures."""
     bundle, prompts = report.bundle(precision), questions(texts + 1)
     figures = {
-        f"{rtt}ms": {f"T{t:g}": asyncio.run(compare(bundle, rtt, t, prompts, tokens)) for t in TEMPERATURES}
+        f"{rtt}ms": {
+            f"T{t:g}": asyncio.run(compare(bundle, link(f"{rtt}ms"), t, prompts, tokens)) for t in TEMPERATURES
+        }
         for rtt in ROUND_TRIPS_MS
     }
-    return {"precision": precision, "texts": texts, "tokens": tokens, **figures}
+    few = prompts[: 1 + texts // 2]
+    slow = {codec: asyncio.run(compare(bundle, SLOW, 0.0, few, tokens, codec)) for codec in SLOW_CODECS}
+    return {"precision": precision, "texts": texts, "tokens": tokens, **figures, "slow": slow}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -87,14 +105,14 @@ def table(result: dict[str, Any]) -> str:
         "| link | T | per token | speculative | speedup | of the optimum | acceptance | identical | loops |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for rtt in ROUND_TRIPS_MS:
-        for t in TEMPERATURES:
-            row = result[f"{rtt}ms"][f"T{t:g}"]
-            rates = row["tokens_per_s"]
-            lines.append(
-                f"| {rtt} ms | {t:g} | {rates['per_token']} tok/s | {rates['speculative']} tok/s | {row['speedup']} | "
-                f"{row['vs_optimum']} | {row['acceptance']:.0%} | {row['identical']:.0%} | {row['loops']:.0%} |"
-            )
+    rows = [(f"{rtt} ms", f"{t:g}", result[f"{rtt}ms"][f"T{t:g}"]) for rtt in ROUND_TRIPS_MS for t in TEMPERATURES]
+    rows += [(f"slow, {codec}", "0", row) for codec, row in result["slow"].items()]
+    for way, t, row in rows:
+        rates = row["tokens_per_s"]
+        lines.append(
+            f"| {way} | {t} | {rates['per_token']} tok/s | {rates['speculative']} tok/s | {row['speedup']} | "
+            f"{row['vs_optimum']} | {row['acceptance']:.0%} | {row['identical']:.0%} | {row['loops']:.0%} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks import speculation, wan
+from benchmarks.net.links import link
 from family.manifest import load_manifest
 from relay.client.types import Work
 from training.loaded import LoadedFamily
@@ -49,6 +50,6 @@ def test_a_way_that_is_beaten_in_all_is_not_on_the_front() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_speculation_writes_the_same_texts(temperature: float, tiny_bundle: Path) -> None:
-    found = asyncio.run(speculation.compare(tiny_bundle, 5, temperature, PROMPTS, tokens=12))
+    found = asyncio.run(speculation.compare(tiny_bundle, link("5ms"), temperature, PROMPTS, tokens=12))
     assert found["identical"] == 1 and 0 < found["acceptance"] < 1
     assert found["verify_ms"] > 5 and found["vs_optimum"] > 0
