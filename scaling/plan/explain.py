@@ -18,7 +18,7 @@ from scaling.plan.search import Choice, Found, Group, Question, groups, limits_o
 
 T = TypeVar("T")
 TIGHT = 0.05
-"""A goal binds where less than this share of it is left."""
+"""A goal other than a loss binds where less than this share of it is left."""
 MORE = 1.1
 """One more unit: a tenth."""
 STEPS = (-2, -1, 1, 2)
@@ -95,7 +95,7 @@ def explain(fleet: Fleet, law: ExitLaw, found: Found, best: Choice, objective: O
         score=score,
         granularities=tuple(_granularities(fleet, found, objective)),
         moved=tuple(_moved(fleet, law, group, best.index, objective)),
-        goals=tuple(_binding(fleet, group, best.index)),
+        goals=tuple(_binding(fleet, law, group, best.index)),
         buys=tuple(_buys(fleet, law, score, objective)),
     )
 
@@ -149,11 +149,17 @@ def _broken(fleet: Fleet, group: Group) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def _binding(fleet: Fleet, group: Group, index: int) -> Iterator[Binding]:
+def _binding(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Iterator[Binding]:
+    """A loss binds where it would break with the exit a layer earlier: losses differ by little of themselves."""
+    one = group.placements.take(np.array([index]))
+    losses = loss_table(law, law.theta, group.made)[0][np.maximum(one.layers - 2, 0)]
+    earlier = replace(group, placements=one, losses=losses)
     for goal in goals_of(fleet):
         has = float(goal.measure(fleet, group)[index])
         left = 1 - has / goal.wanted
-        yield Binding(goal.name, goal.shown(goal.wanted), goal.shown(has), left, left < TIGHT, goal.least)
+        is_loss = goal.question.least == "exits"
+        binds = float(goal.measure(fleet, earlier)[0]) > goal.wanted if is_loss else left < TIGHT
+        yield Binding(goal.name, goal.shown(goal.wanted), goal.shown(has), left, binds, goal.least)
 
 
 def _buys(fleet: Fleet, law: ExitLaw, score: float, objective: Objective) -> Iterator[Bought]:

@@ -60,7 +60,22 @@ def test_a_deeper_exit_that_would_be_better_breaks_a_goal(fleet: Fleet, found: F
 def test_goals_are_measured_and_those_at_their_limit_bind(fleet: Fleet, found: Found, choice: Choice) -> None:
     told = explain(fleet, LAW, found, choice, "quality")
     assert [goal.goal for goal in told.goals] == [goal.name for goal in goals_of(fleet)]
-    assert all(goal.left >= -1e-9 and goal.binds == (goal.left < 0.05) for goal in told.goals)
+    assert all(goal.left >= -1e-9 for goal in told.goals)
+    assert all(goal.binds == (goal.left < 0.05) for goal in told.goals if not goal.goal.startswith("goals.loss"))
+
+
+def test_a_loss_binds_where_an_exit_a_layer_earlier_would_break_it(fleet: Fleet, found: Found, choice: Choice) -> None:
+    group = found.groups[choice.group]
+    told = explain(fleet, LAW, found, choice, "quality")
+    first = fleet.tiers[group.used[0]].name  # it answers the requests that are meant for a
+    layer = group.placements.layers[choice.index, 0] - 1
+    breaks = next((m.breaks for m in told.moved if (m.tier, m.layer) == (first, layer)), None)
+    binds = {goal.goal: goal.binds for goal in told.goals}
+    assert breaks is None or binds["goals.loss.a"] == ("goals.loss.a" in breaks)
+    for most, tight in ((group.losses[choice.index, 0] * 1.0001, True), (group.losses[choice.index, 0] * 1.2, False)):
+        other = replace(fleet, goals=replace(fleet.goals, loss={**fleet.goals.loss, "a": float(most)}))
+        again = explain(other, LAW, found, choice, "quality")
+        assert next(goal.binds for goal in again.goals if goal.goal == "goals.loss.a") == tight
 
 
 def test_a_tenth_more_never_makes_it_worse(fleet: Fleet, found: Found) -> None:
