@@ -2,7 +2,7 @@
 and what one more unit of each resource buys.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ MORE = 1.1
 """One more unit: a tenth."""
 STEPS = (-2, -1, 1, 2)
 """Layers by which exits are moved to see what happens."""
+LOOSER = "goal loss of {}, 1% looser"
 UNITS = {"cost": PER_HOUR, "latency": "s per token", "quality": "nats", "energy": "W"}
 
 
@@ -89,14 +90,15 @@ def explain(fleet: Fleet, law: ExitLaw, found: Found, best: Choice, objective: O
     """Why this plan. `best` is the choice of `found` that is best in `objective`."""
     group = found.groups[best.group]
     score = float(group.score(objective)[best.index])
+    buys = tuple(_buys(fleet, law, score, objective))
     return Explanation(
         objective=objective,
         unit=UNITS[objective],
         score=score,
         granularities=tuple(_granularities(fleet, found, objective)),
         moved=tuple(_moved(fleet, law, group, best.index, objective)),
-        goals=tuple(_binding(fleet, law, group, best.index)),
-        buys=tuple(_buys(fleet, law, score, objective)),
+        goals=tuple(_binding(fleet, law, group, best.index, {gain.what for gain in buys if _counts(gain, score)})),
+        buys=buys,
     )
 
 
@@ -149,8 +151,10 @@ def _broken(fleet: Fleet, group: Group) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
-def _binding(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Iterator[Binding]:
-    """A loss binds where it would break with the exit a layer earlier: losses differ by little of themselves."""
+def _binding(fleet: Fleet, law: ExitLaw, group: Group, index: int, buys: Collection[str]) -> Iterator[Binding]:
+    """Losses differ by little of themselves: one binds where it would break with the exit a layer earlier, or where a
+    looser one buys something.
+    """
     one = group.placements.take(np.array([index]))
     losses = loss_table(law, law.theta, group.made)[0][np.maximum(one.layers - 2, 0)]
     earlier = replace(group, placements=one, losses=losses)
@@ -158,7 +162,8 @@ def _binding(fleet: Fleet, law: ExitLaw, group: Group, index: int) -> Iterator[B
         has = float(goal.measure(fleet, group)[index])
         left = 1 - has / goal.wanted
         is_loss = goal.question.least == "exits"
-        binds = float(goal.measure(fleet, earlier)[0]) > goal.wanted if is_loss else left < TIGHT
+        breaks = float(goal.measure(fleet, earlier)[0]) > goal.wanted
+        binds = breaks or LOOSER.format(goal.name.rpartition(".")[2]) in buys if is_loss else left < TIGHT
         yield Binding(goal.name, goal.shown(goal.wanted), goal.shown(has), left, binds, goal.least)
 
 
@@ -166,9 +171,8 @@ def _buys(fleet: Fleet, law: ExitLaw, score: float, objective: Objective) -> Ite
     for what, other in _better(fleet):
         found = groups(other, law, limits_of(other), question=Question(objective))
         rows = (group.score(objective)[group.kept] for group in found)
-        least = min((float(row.min()) for row in rows if len(row)), default=np.inf)
-        if np.isfinite(least):
-            yield Bought(what, least, least - score)
+        least = min((float(row.min()) for row in rows if len(row)), default=score)
+        yield Bought(what, min(least, score), min(least - score, 0.0))  # what is too much can be left unused
 
 
 def _better(fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
@@ -194,7 +198,7 @@ def _better(fleet: Fleet) -> Iterator[tuple[str, Fleet]]:
             yield f"goal {name.removesuffix('_s')}, looser", replace(fleet, goals=looser)
     for name, most in goals.loss.items():
         yield (
-            f"goal loss of {name}, 1% looser",
+            LOOSER.format(name),
             replace(fleet, goals=replace(goals, loss={**goals.loss, name: most * 1.01})),
         )
 
@@ -221,6 +225,11 @@ LINKS: dict[str, Callable[[Link], Link]] = {
 """A link with a tenth more of something."""
 
 
+def _counts(gain: Bought, score: float) -> bool:
+    """Whether it is more than rounding."""
+    return abs(gain.change) > 1e-9 * max(abs(score), 1e-12)
+
+
 def at(values: tuple[T, ...], i: int, value: T) -> tuple[T, ...]:
     """The values with another one at i."""
     return (*values[:i], value, *values[i + 1 :])
@@ -243,7 +252,7 @@ def explanation_lines(found: Explanation) -> Iterator[str]:
     for goal in found.goals:
         side = "at least" if goal.least else "at most"
         yield f"  {goal.goal}: {goal.has}, {side} {goal.asked}{': binds' if goal.binds else f', {goal.left:.0%} left'}"
-    gains = [gain for gain in found.buys if abs(gain.change) > 1e-9 * max(abs(found.score), 1e-12)]
+    gains = [gain for gain in found.buys if _counts(gain, found.score)]
     yield "a tenth more of each, what it buys:" if gains else "a tenth more of anything buys nothing"
     for gain in sorted(gains, key=lambda gain: gain.change):
         yield f"  {gain.what}: {gain.change:+.3g} {found.unit}"

@@ -17,7 +17,7 @@ from scaling.runs import FloatArray
 LOADS = (BUSY, BUSY / 2)
 """Up to which a shared machine may be loaded at the peak: with the first the fewest machines, with the other less
 waiting."""
-FINER = (BUSY, 0.6, 0.5, 0.42, BUSY / 2)
+FINER = (BUSY, 0.64, 0.59, 0.54, 0.5, 0.45, 0.41, 0.38, BUSY / 2)
 """The same where a goal limits a time: a tier that is a little too slow need not be doubled, and one that is faster and
 needs fewer machines is not left with too few or too many."""
 CODEC = "f32"
