@@ -17,9 +17,9 @@ from scaling.runs import FloatArray
 LOADS = (BUSY, BUSY / 2)
 """Up to which a shared machine may be loaded at the peak: with the first the fewest machines, with the other less
 waiting."""
-FINER = (BUSY, 0.64, 0.59, 0.54, 0.5, 0.45, 0.41, 0.38, BUSY / 2)
-"""The same where a goal limits a time: a tier that is a little too slow need not be doubled, and one that is faster and
-needs fewer machines is not left with too few or too many."""
+FINER = (BUSY, 0.64, 0.59, 0.54, 0.5, 0.45, 0.41, 0.38, BUSY / 2, 0.25, 0.17, 0.1)
+"""The same where times are limited or are to be least: a tier that is a little too slow need not be doubled, one that
+is faster and needs fewer machines is not left with too few or too many, and where texts wait too long it takes more."""
 CODEC = "f32"
 """How rows travel. A plan for a bundle may choose another, by the quality that was measured."""
 
@@ -67,7 +67,8 @@ class Stages:
         return found
 
     def _options(self, part: Part, asked: bool) -> Iterator[Option]:
-        timed = self._fleet.goals.ttft_s is not None or self._fleet.goals.tpot_s is not None
+        goals = self._fleet.goals
+        timed = goals.ttft_s is not None or goals.tpot_s is not None or self._fleet.objective == "latency"
         for precision in self._fleet.tiers[part.tier].precisions:
             yield from options(self._fleet, self._spec, self._tied, part, precision, FINER if timed else LOADS, asked)
 

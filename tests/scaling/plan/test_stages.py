@@ -91,8 +91,9 @@ def test_a_tier_may_take_a_few_machines_more_where_a_goal_limits_a_time() -> Non
         made = make(trunks(one.training, LAW)[1], 1, one.training, LAW)
         counts.append([float(option.held.machines[-1]) for option in Stages(one, made.spec, tied=True).of((1,))[0]])
     few, more = counts
-    assert few[0] == more[0] and few[-1] == more[-1] and more == sorted(more)
-    assert max(b / a for a, b in pairwise(more)) < 1.5 < few[1] / few[0]
+    assert few[0] == more[0] and few[-1] in more and more == sorted(more)
+    near = more[: more.index(few[-1]) + 1]
+    assert max(b / a for a, b in pairwise(near)) < 1.5 < few[1] / few[0] and more[-1] > 4 * few[0]
 
 
 def test_every_request_is_answered_somewhere() -> None:
