@@ -7,6 +7,8 @@ BASE ?=
 # f32, int8, int4 or mixed
 PRECISION ?= int4
 MIXED := device=int4,edge=int8,cloud=f32
+# Test files that run at a time; 0 runs all in one process, for a debugger.
+JOBS ?= 2
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
@@ -28,7 +30,7 @@ up: $(BUNDLE)-$(PRECISION)/manifest.json
 	@$(BIN)/python -m deploy.up --bundle $(<D)
 
 test: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
