@@ -61,7 +61,7 @@ def measure() -> dict[str, Any]:
         free_s = whole(replace(five, goals=Goals()))
 
         def placed(explained: bool) -> float:
-            found = bundle("int4"), FOLDER / "statistics.json"
+            found = [bundle("int4")], FOLDER / "statistics.json"
             return _timed(lambda: write_bundle(plan_bundle(five, *found, explained=explained), five, out))
 
         bundle_s, explain_s = (

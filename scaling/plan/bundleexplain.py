@@ -45,7 +45,7 @@ def _best(other: Asked, known: Sequence[tuple[int, BundleChoice]], touches: Touc
     again = [touches(deployment) for deployment, _ in given]
     changed = predicted(other.question, (one for one, is_touched in zip(given, again, strict=True) if is_touched))
     rest = (one for n, one in known if not again[n])
-    return min((*rest, *(one for _, one in scored(other, list(changed)))), key=lambda one: rank(other, one))
+    return min((*rest, *(one for _, one in scored(other, list(changed)))), key=lambda one: rank(other.fleet, one))
 
 
 def _judged(fleet: Fleet, known: Sequence[tuple[int, BundleChoice]]) -> list[tuple[int, BundleChoice]]:

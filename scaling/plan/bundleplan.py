@@ -1,4 +1,5 @@
-"""The second use: a family that is trained and exported, placed on a fleet by what was measured of it.
+"""The second use: a family that is trained and exported, placed on a fleet by what was measured of it. Of several
+exports, at a precision each, the best is chosen too.
 
 Times are those of each tier's profile (`relay-node profile`), or of its hardware's figures where the fleet names none;
 agreement, shares of exits and acceptance of drafts are the bundle's own. Every deployment is scored by the model of a
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from scaling.errors import ScalingError
-from scaling.findings import note, warning
+from scaling.findings import Finding, note, warning
+from scaling.plan.asked import Asked
 from scaling.plan.asked import ask as ask
 from scaling.plan.bundledocument import BUNDLE_PLAN_VERSION, BundleChoice, BundleDocument
 from scaling.plan.bundleexplain import explain_bundle
 from scaling.plan.bundlegoals import bindings
-from scaling.plan.bundlescore import LEAST, ranked
+from scaling.plan.bundlescore import LEAST, rank, ranked
 from scaling.plan.fleet import Fleet
 from scaling.plan.fronts import best_rows
 from scaling.plan.money import unpriced
@@ -40,38 +42,50 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def plan_bundle(
-    fleet: Fleet, folder: Path, statistics: Path | None = None, strict: bool = False, explained: bool = False
+    fleet: Fleet,
+    folders: Sequence[Path],
+    statistics: Path | None = None,
+    strict: bool = False,
+    explained: bool = False,
 ) -> BundleDocument:
     """The best way to run a bundle on a fleet.
 
     Args:
         fleet: the question; its `training` is done already.
-        folder: the bundle.
+        folders: the bundle, or several of one family, at a precision each.
         statistics: how often exits decide and drafts are right (`benchmarks.plan.statistics`, or what `relay describe
             --json` printed of nodes that have speculated); what it lacks is as the bundle's certificate has it.
         strict: refuse tiers without a profile, and a best deployment that lies beyond what was measured.
         explained: also say which goals bind, and what more of each resource would buy.
 
     Raises:
-        ManifestError, ProfileError: the bundle or a profile cannot be read, or a profile is of another family.
-        ScalingError: no deployment keeps all goals; the text says which fails and the nearest that holds.
+        ManifestError, ProfileError: a bundle or a profile cannot be read, or a profile is of another family.
+        ScalingError: bundles of two families, or two of one precision; no deployment keeps all goals: the text says
+            which fails and the nearest that holds.
     """
-    asked = ask(fleet, folder, statistics)
+    questions = [ask(fleet, folder, statistics) for folder in folders]
+    _check(folders, questions)
+    order = sorted(
+        ((i, one) for i, asked in enumerate(questions) for one in ranked(asked)),
+        key=lambda found: rank(fleet, found[1]),
+    )
+    (number, best), *others = order[:SHOWN]
+    asked, folder = questions[number], folders[number]
     guessed = [name for name, basis in asked.basis.items() if basis == "hardware"]
     if strict and guessed:
         raise ScalingError(
             f"--strict: nothing was measured on {', '.join(guessed)}; write a profile there with relay-node profile, "
             "and name it in the fleet file: profile: FILE"
         )
-    order = ranked(asked)
-    best, *others = order[:SHOWN]
     if best.misses:
         missed = (f"{g.goal}: {g.asked} asked, {g.has}" for g in bindings(fleet, best) if g.left < 0)
-        raise ScalingError(f"no deployment of {folder} keeps all goals; the nearest has {'; '.join(missed)}")
+        raise ScalingError(
+            f"no deployment of {', '.join(map(str, folders))} keeps all goals; the nearest has {'; '.join(missed)}"
+        )
     if strict and best.outside:
         raise ScalingError(f"--strict: the best deployment lies beyond what was measured: {'; '.join(best.outside)}")
     findings = [warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed]
-    findings += unpriced(fleet)
+    findings += [*unpriced(fleet), *_compared(questions)]
     if fleet.goals.agreement is None:
         told = (
             "no goals.agreement is given, so any exit may decide, whatever its tokens are worth; give agreement: 0.95"
@@ -97,11 +111,33 @@ def plan_bundle(
         fleet.goals.percentile,
         len(order),
         best,
-        tuple(others),
-        tuple(front([choice for choice in order if not choice.misses])),
+        tuple(one for _, one in others),
+        tuple(front([one for _, one in order if not one.misses])),
         tuple(findings),
         explain_bundle(asked, best) if explained else None,
     )
+
+
+def _check(folders: Sequence[Path], questions: Sequence[Asked]) -> None:
+    """Raise `ScalingError` for bundles that are not exports of one family at a precision each."""
+    named = ", ".join(map(str, folders))
+    if len({asked.manifest.family_fingerprint for asked in questions}) > 1:
+        raise ScalingError(f"--bundle {named}: of different families; plan each by itself")
+    if len({asked.manifest.precision for asked in questions}) < len(questions):
+        raise ScalingError(f"--bundle {named}: two of one precision; leave one out")
+
+
+def _compared(questions: Sequence[Asked]) -> Iterator[Finding]:
+    """What agreement does not say of several exports."""
+    if len(questions) == 1:
+        return
+    manifests = [asked.manifest for asked in questions]
+    nats = [
+        f"{m.precision} {m.quality.exits[-1].cross_entropy:.3f}" if m.quality else f"{m.precision} not measured"
+        for m in manifests
+    ]
+    told = f"agreement is with each export's own last exit; nats per token of these: {', '.join(nats)}"
+    yield note("exports", told)
 
 
 def front(found: Sequence[BundleChoice]) -> list[BundleChoice]:

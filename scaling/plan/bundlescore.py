@@ -35,13 +35,13 @@ LEAST: Mapping[Objective, Callable[[BundleChoice], float]] = {
 def ranked(asked: Asked) -> list[BundleChoice]:
     """Every deployment: those that keep all goals by the objective, then those that miss the fewest by the least."""
     rows = scored(asked, list(predicted(asked.question, choices(asked.question))))
-    return sorted((one for _, one in rows), key=lambda one: rank(asked, one))
+    return sorted((one for _, one in rows), key=lambda one: rank(asked.fleet, one))
 
 
-def rank(asked: Asked, one: BundleChoice) -> tuple[float, ...]:
+def rank(fleet: Fleet, one: BundleChoice) -> tuple[float, ...]:
     """Of two deployments, that of the better one is less."""
     impossible = any(node.machines is None for node in one.nodes)
-    return len(one.misses), impossible, one.missed_by, LEAST[asked.fleet.objective](one)
+    return len(one.misses), impossible, one.missed_by, LEAST[fleet.objective](one)
 
 
 def scored(asked: Asked, found: Sequence[Choice]) -> list[tuple[int, BundleChoice]]:

@@ -76,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         "chinchilla-dense (default: of these, the one whose runs are nearest to the training budget)",
     )
     parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="plan for this family, as it was exported and measured"
+        "--bundle",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="plan for this family, as it was exported and measured; of several exports, at a precision each, the best "
+        "is chosen",
     )
     parser.add_argument(
         "--statistics",
@@ -170,10 +175,13 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _follow(options: argparse.Namespace) -> None:
+    from scaling.errors import ScalingError
     from scaling.plan.follow import follow
 
     tls = options.ca, options.cert, options.key
-    follow(_fleet(options), options.bundle, options.statistics, options.online, options.every, tls)
+    if len(options.bundle) > 1:
+        raise ScalingError("--online: give the one --bundle that the nodes run")
+    follow(_fleet(options), options.bundle[0], options.statistics, options.online, options.every, tls)
 
 
 def _fleet(options: argparse.Namespace) -> "Fleet":
@@ -181,7 +189,7 @@ def _fleet(options: argparse.Namespace) -> "Fleet":
     from family.manifest import load_manifest
     from scaling.plan.fleetfile import read_fleet
 
-    return read_fleet(Path(options.fleet), load_manifest(options.bundle).spec.context)
+    return read_fleet(Path(options.fleet), load_manifest(options.bundle[0]).spec.context)
 
 
 def _plan_bundle(options: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ def write_bundle(document: BundleDocument, fleet: Fleet, out: Path) -> None:
     """Write the plan of a bundle."""
     best, first = document.best, fleet.tiers[0].name
     write_atomic(out / PLAN_NAME, dumps(document))
-    sent = best.codec, best.send, best.policy
+    sent = best.codec, best.send, f"{document.bundle}, {best.policy}"
     write_nodes(
         [NodeFile(n.tier, n.segments, n.machines or 1, n.tier == first, n.sessions, *sent) for n in best.nodes], out
     )

@@ -125,7 +125,8 @@ def bundle_table(document: BundleDocument) -> str:
 
 NODE_HEAD = ("tier", "segments", "precision", "machines", "load", "sessions", "GB", "of GB", "ms per text", "known by")
 CHOICE_HEAD = (
-    "", "places", "machines", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", PER_HOUR, "W", "but",
+    "", "places", "machines", "weights", "policy", "send", "codec", "TTFT ms", "TPOT ms", "agrees", "kB up", PER_HOUR,
+    "W", "but",
 )  # fmt: skip
 
 
@@ -141,12 +142,13 @@ def choice_row(i: int, choice: BundleChoice) -> tuple[str, ...]:
     """Cells under `CHOICE_HEAD`; i is its rank. The last says which goals it fails, and that it was not measured."""
     places = places_of(choice)
     machines = "+".join("-" if node.machines is None else f"{node.machines:,}" for node in choice.nodes)
+    weights = "+".join(dict.fromkeys(node.precision for node in choice.nodes))
     agrees = "-" if choice.agreement is None else f"{choice.agreement:.1%}"
     times = (f"{choice.ttft_s * 1e3:,.0f}", f"{choice.tpot_s * 1e3:.1f}")
     but = [f"fails {', '.join(choice.misses)}"] if choice.misses else []
     but += ["outside of what was measured"] if choice.outside else []
     return (
-        str(i), places, machines, choice.policy, choice.send, choice.codec, *times, agrees,
+        str(i), places, machines, weights, choice.policy, choice.send, choice.codec, *times, agrees,
         f"{choice.bytes_up_text / 1e3:,.1f}", small(choice.cost_per_hour, 2), small(choice.power_w), "; ".join(but),
     )  # fmt: skip
 

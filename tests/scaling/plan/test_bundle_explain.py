@@ -95,8 +95,8 @@ def test_a_goal_binds_where_little_of_it_is_left(fleet: Fleet, tiny_bundle: Path
 
 
 def test_the_explanation_is_in_the_document_the_table_and_the_page(fleet: Fleet, tiny_bundle: Path) -> None:
-    found = plan_bundle(fleet, tiny_bundle, explained=True)
-    assert found.explanation is not None and plan_bundle(fleet, tiny_bundle).explanation is None
+    found = plan_bundle(fleet, [tiny_bundle], explained=True)
+    assert found.explanation is not None and plan_bundle(fleet, [tiny_bundle]).explanation is None
     for told in (bundle_table(found), bundle_report(found)):
         assert "goals.ttft_ms: " in told and "a tenth more" in told and "why this G" not in told
 

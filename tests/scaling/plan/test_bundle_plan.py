@@ -58,7 +58,7 @@ def fleet(path: Path) -> Fleet:
 
 
 def test_the_best_keeps_the_goals_and_no_other_that_does_is_faster(fleet: Fleet, tiny_bundle: Path) -> None:
-    found = plan_bundle(fleet, tiny_bundle)
+    found = plan_bundle(fleet, [tiny_bundle])
     assert found.best.misses == () and found.best.ttft_s <= 0.5 and found.best.tpot_s <= 0.05
     kept = [choice.text_s for choice in (found.best, *found.others) if not choice.misses]
     assert kept == sorted(kept)
@@ -68,14 +68,14 @@ def test_the_best_keeps_the_goals_and_no_other_that_does_is_faster(fleet: Fleet,
 def test_a_goal_that_no_deployment_keeps_is_named(fleet: Fleet, tiny_bundle: Path) -> None:
     hurried = replace(fleet, goals=Goals(ttft_s=1e-6))
     with pytest.raises(ScalingError, match=r"keeps all goals; the nearest has goals.ttft_ms: 0.001 asked, [\d.]+"):
-        plan_bundle(hurried, tiny_bundle)
+        plan_bundle(hurried, [tiny_bundle])
 
 
 def test_what_is_not_judged_or_not_asked_for_is_said(fleet: Fleet, tiny_bundle: Path) -> None:
     asked = replace(fleet, goals=replace(fleet.goals, agreement=0.5, loss={"cloud": 2.0}))
-    told = {finding.code: finding.text for finding in plan_bundle(asked, tiny_bundle).findings}
+    told = {finding.code: finding.text for finding in plan_bundle(asked, [tiny_bundle]).findings}
     assert "no-agreement" not in told and told["not-judged"].startswith("goals.loss: of a family that is to be trained")
-    told = {finding.code: finding.text for finding in plan_bundle(fleet, tiny_bundle).findings}
+    told = {finding.code: finding.text for finding in plan_bundle(fleet, [tiny_bundle]).findings}
     assert "give agreement: 0.95" in told["no-agreement"] and "not-judged" not in told
 
 
@@ -89,9 +89,34 @@ def test_of_those_that_miss_a_goal_the_nearest_is_told(fleet: Fleet, tiny_bundle
     assert one == sorted(one) and one[0] < one[-1]
 
 
+def test_of_several_exports_the_best_is_chosen(fleet: Fleet, tiny_bundle: Path, tiny_bundle_int4: Path) -> None:
+    both = [tiny_bundle, tiny_bundle_int4]
+    f32, int4 = (plan_bundle(fleet, [bundle]) for bundle in both)
+    found = plan_bundle(fleet, both)
+    assert int4.best.text_s < f32.best.text_s, "fewer bytes are read for each token"
+    assert (found.best, found.precision, found.bundle) == (int4.best, "int4", tiny_bundle_int4.name)
+    assert found.candidates == f32.candidates + int4.candidates
+    assert {node.precision for one in found.pareto for node in one.nodes} <= {"f32", "int4"}
+    assert {finding.code for finding in found.findings} - {finding.code for finding in int4.findings} == {"exports"}
+    table = bundle_table(found)
+    assert "nats per token of these: f32 not measured, int4 not measured" in table and " weights " in table
+
+
+def test_bundles_that_cannot_be_compared_are_refused(
+    fleet: Fleet, path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ScalingError, match="two of one precision; leave one out"):
+        plan_bundle(fleet, [tiny_bundle, tiny_bundle])
+    with pytest.raises(ScalingError, match="of different families; plan each by itself"):
+        plan_bundle(fleet, [tiny_bundle, report.bundle("int4")])
+    with pytest.raises(SystemExit):
+        cli.main([str(path), "--bundle", str(tiny_bundle), str(tiny_bundle), "--online", "localhost:1"])
+    assert "--online: give the one --bundle that the nodes run" in capsys.readouterr().err
+
+
 def test_strict_wants_profiles(fleet: Fleet, tiny_bundle: Path) -> None:
     with pytest.raises(ScalingError, match="nothing was measured on device, edge, cloud; write a profile"):
-        plan_bundle(fleet, tiny_bundle, strict=True)
+        plan_bundle(fleet, [tiny_bundle], strict=True)
 
 
 def measured(bundle: Path, path: Path) -> Path:
@@ -110,16 +135,16 @@ def profiled(fleet: Fleet, tiny_bundle: Path, tmp_path: Path) -> Fleet:
 
 
 def test_what_lies_beyond_a_profile_is_marked_or_refused(profiled: Fleet, tiny_bundle: Path) -> None:
-    inside = plan_bundle(profiled, tiny_bundle, strict=True)
+    inside = plan_bundle(profiled, [tiny_bundle], strict=True)
     assert inside.best.outside == () and "outside" not in bundle_table(inside)
     beyond = replace(profiled, traffic=replace(profiled.traffic, prompt_tokens=4000))
-    found = plan_bundle(beyond, tiny_bundle)
+    found = plan_bundle(beyond, [tiny_bundle])
     assert any("4030 positions of a session, measured up to 2048" in text for text in found.best.outside)
     table = bundle_table(found)
     assert table.count("outside of what was measured") == 1 + len(found.others)
     assert f"outside: {found.best.outside[0]}" in table
     with pytest.raises(ScalingError, match="--strict: the best deployment lies beyond what was measured: "):
-        plan_bundle(beyond, tiny_bundle, strict=True)
+        plan_bundle(beyond, [tiny_bundle], strict=True)
 
 
 def test_more_texts_at_once_than_were_measured_lie_beyond_a_profile(profiled: Fleet, tiny_bundle: Path) -> None:
@@ -157,7 +182,7 @@ def test_the_front_is_what_nothing_beats_in_everything(fleet: Fleet, tiny_bundle
     def values(one: BundleChoice) -> tuple[float, ...]:
         return one.cost_per_hour, one.text_s, -(one.agreement or 0), one.power_w
 
-    best = [values(one) for one in plan_bundle(fleet, tiny_bundle).pareto]
+    best = [values(one) for one in plan_bundle(fleet, [tiny_bundle]).pareto]
     for mine in map(values, order):
         beaten = any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for other in best)
         assert (mine in best) != beaten
@@ -181,7 +206,7 @@ def test_a_shared_machine_has_memory_for_all_its_texts(fleet: Fleet, tiny_bundle
 def test_a_profile_that_is_missing_is_an_error(fleet: Fleet, tiny_bundle: Path, tmp_path: Path) -> None:
     first = replace(fleet.tiers[0], profile=tmp_path / "none.json")
     with pytest.raises(ProfileError, match=r"none.json: cannot be read"):
-        plan_bundle(replace(fleet, tiers=(first, *fleet.tiers[1:])), tiny_bundle)
+        plan_bundle(replace(fleet, tiers=(first, *fleet.tiers[1:])), [tiny_bundle])
 
 
 def test_the_command_writes_plan_nodes_and_replicas(

@@ -30,7 +30,7 @@ def document(fleet: Fleet, tiny_bundle: Path) -> BundleDocument:
     """What is planned, with a deployment over three tiers in the best one's place."""
     order = ranked(ask(fleet, tiny_bundle, None))
     best = next(one for one in order if len(one.nodes) == 3 and one.send == "rows")
-    return replace(plan_bundle(fleet, tiny_bundle), best=best)
+    return replace(plan_bundle(fleet, [tiny_bundle]), best=best)
 
 
 def boxes(drawing: str) -> list[tuple[str, float, float]]:
