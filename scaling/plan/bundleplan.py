@@ -24,6 +24,7 @@ from scaling.plan.bundlescore import LEAST, rank, ranked
 from scaling.plan.fleet import Fleet
 from scaling.plan.fronts import best_rows
 from scaling.plan.money import unpriced
+from scaling.plan.statistics import load_statistics
 
 SHOWN = 10
 
@@ -100,6 +101,10 @@ def plan_bundle(
         )
     if not asked.question.statistics.shares:
         findings.append(note("no-certificate", "no shares of exits are known, so no confidence policy was tried"))
+    if statistics is not None and (of := load_statistics(statistics).precision) != asked.manifest.precision:
+        findings.append(
+            note("statistics", f"{statistics}: of precision {of}, taken for {asked.manifest.precision} too")
+        )
     return BundleDocument(
         BUNDLE_PLAN_VERSION,
         fleet.name,

@@ -20,6 +20,7 @@ from scaling.plan.deployment import ConfidenceExit, FixedExit, SpeculativeExit
 from scaling.plan.fleet import Fleet, Goals, Objective
 from scaling.plan.fleetfile import read_fleet
 from scaling.plan.place import choices
+from scaling.plan.statistics import Acceptance, MeasuredStatistics
 from scaling.plan.table import bundle_table
 from scaling.plan.words import small
 
@@ -100,6 +101,16 @@ def test_of_several_exports_the_best_is_chosen(fleet: Fleet, tiny_bundle: Path, 
     assert {finding.code for finding in found.findings} - {finding.code for finding in int4.findings} == {"exports"}
     table = bundle_table(found)
     assert "nats per token of these: f32 not measured, int4 not measured" in table and " weights " in table
+
+
+def test_statistics_of_another_precision_are_taken_and_it_is_said(
+    fleet: Fleet, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    family, path = load_manifest(tiny_bundle).family_fingerprint, tmp_path / "statistics.json"
+    for precision, codes in (("f32", []), ("int4", ["statistics"])):
+        path.write_text(dumps(MeasuredStatistics(family, precision, (), (Acceptance(1, 3, 100, 60),))))
+        found = plan_bundle(fleet, [tiny_bundle], path)
+        assert [finding.code for finding in found.findings if finding.code == "statistics"] == codes
 
 
 def test_bundles_that_cannot_be_compared_are_refused(
