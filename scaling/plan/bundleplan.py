@@ -85,26 +85,6 @@ def plan_bundle(
         )
     if strict and best.outside:
         raise ScalingError(f"--strict: the best deployment lies beyond what was measured: {'; '.join(best.outside)}")
-    findings = [warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed]
-    findings += [*unpriced(fleet), *_compared(questions)]
-    if fleet.goals.agreement is None:
-        told = (
-            "no goals.agreement is given, so any exit may decide, whatever its tokens are worth; give agreement: 0.95"
-        )
-        findings.append(warning("no-agreement", told))
-    unread = [
-        name for name, given in (("goals.loss", fleet.goals.loss), ("traffic.decided", fleet.traffic.decided)) if given
-    ]
-    if unread:
-        findings.append(
-            note("not-judged", f"{' and '.join(unread)}: of a family that is to be trained, not judged here")
-        )
-    if not asked.question.statistics.shares:
-        findings.append(note("no-certificate", "no shares of exits are known, so no confidence policy was tried"))
-    if statistics is not None and (of := load_statistics(statistics).precision) != asked.manifest.precision:
-        findings.append(
-            note("statistics", f"{statistics}: of precision {of}, taken for {asked.manifest.precision} too")
-        )
     return BundleDocument(
         BUNDLE_PLAN_VERSION,
         fleet.name,
@@ -118,7 +98,7 @@ def plan_bundle(
         best,
         tuple(one for _, one in others),
         tuple(front([one for _, one in order if not one.misses])),
-        tuple(findings),
+        tuple(_findings(asked, questions, statistics, guessed)),
         explain_bundle(asked, best) if explained else None,
     )
 
@@ -130,6 +110,30 @@ def _check(folders: Sequence[Path], questions: Sequence[Asked]) -> None:
         raise ScalingError(f"--bundle {named}: of different families; plan each by itself")
     if len({asked.manifest.precision for asked in questions}) < len(questions):
         raise ScalingError(f"--bundle {named}: two of one precision; leave one out")
+
+
+def _findings(
+    asked: Asked, questions: Sequence[Asked], statistics: Path | None, guessed: Sequence[str]
+) -> Iterator[Finding]:
+    """What a plan for `asked`, the best of the questions, rests on and leaves out."""
+    fleet = asked.fleet
+    yield from (warning("no-profile", f"{name}: times are those of its hardware's figures") for name in guessed)
+    yield from unpriced(fleet)
+    yield from _compared(questions)
+    if fleet.goals.agreement is None:
+        told = (
+            "no goals.agreement is given, so any exit may decide, whatever its tokens are worth; give agreement: 0.95"
+        )
+        yield warning("no-agreement", told)
+    unread = [
+        name for name, given in (("goals.loss", fleet.goals.loss), ("traffic.decided", fleet.traffic.decided)) if given
+    ]
+    if unread:
+        yield note("not-judged", f"{' and '.join(unread)}: of a family that is to be trained, not judged here")
+    if not asked.question.statistics.shares:
+        yield note("no-certificate", "no shares of exits are known, so no confidence policy was tried")
+    if statistics is not None and (of := load_statistics(statistics).precision) != asked.manifest.precision:
+        yield note("statistics", f"{statistics}: of precision {of}, taken for {asked.manifest.precision} too")
 
 
 def _compared(questions: Sequence[Asked]) -> Iterator[Finding]:
