@@ -25,6 +25,9 @@ from family.profile import (
 from relay.cli.common import QUIET_GRPC
 from relay.settings.kinds import address, threads
 
+BUSY = 0.5
+"""Processes that ran in the mean over the last minute."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `relay-node profile`."""
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _profile(given: argparse.Namespace) -> None:
     count = given.threads or os.cpu_count() or 1
+    _warn_if_busy()
     started = time.perf_counter()
     manifests = [load_manifest(path) for path in given.bundle]
     _check(given.bundle, manifests)
@@ -71,6 +75,16 @@ def _profile(given: argparse.Namespace) -> None:
     took_s = round(time.perf_counter() - started, 1)
     save_profile(Profile(PROFILE_VERSION, _machine(), count, took_s, bundles, upstream), given.out)
     sys.stdout.write(f"{given.out}: {', '.join(b.precision for b in bundles)} in {took_s:.0f} s\n")
+
+
+def _warn_if_busy() -> None:
+    """What else runs makes all times longer, and some more than others."""
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        sys.stderr.write(
+            f"warning: this machine is busy (load {load:.1f} over the last minute); a profile says what it does when "
+            "nothing else runs\n"
+        )
 
 
 def _check(paths: Sequence[Path], manifests: Sequence[Manifest]) -> None:

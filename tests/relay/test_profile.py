@@ -48,8 +48,10 @@ def test_the_command_writes_a_profile_that_a_machine_is_made_of(
     out = tmp_path / "profile.json"
     command = ["relay-node", "profile", "--bundle", str(tiny_bundle), "--threads", "1", "--out", str(out)]
     monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 3.0, 3.0))
     node_command.main()
-    assert "profile.json: f32 in" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "profile.json: f32 in" in told.out and "busy" not in told.err
     profile = load_profile(out)
     (bundle,) = profile.bundles
     depth = bundle.spec.granularity
@@ -58,6 +60,16 @@ def test_the_command_writes_a_profile_that_a_machine_is_made_of(
     made = machine(profile, "f32")
     assert set(made.segments) == set(made.exits) == set(range(1, depth + 1))
     assert made.other_bytes > 10e6 and made.memory_bytes > made.other_bytes
+
+
+def test_a_machine_that_is_busy_is_told_of_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["relay-node", "profile", "--bundle", str(tmp_path), "--out", "profile.json"])
+    monkeypatch.setattr("os.getloadavg", lambda: (1.9, 0.1, 0.1))
+    with pytest.raises(SystemExit):
+        node_command.main()
+    assert "warning: this machine is busy (load 1.9 over the last minute)" in capsys.readouterr().err
 
 
 def test_the_way_upstream_is_as_the_link_was_shaped(tiny_bundle: Path) -> None:
