@@ -30,7 +30,7 @@ up: $(BUNDLE)-$(PRECISION)/manifest.json
 	@$(BIN)/python -m deploy.up --bundle $(<D)
 
 test: $(BUNDLE)-f32/manifest.json $(BUNDLE)-int4/manifest.json
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -40,7 +40,7 @@ def test_afterwards_all_is_said_again_errors_included(
 ) -> None:
     with pytest.raises(ValueError, match="this is told"), quiet():
         raise ValueError("this is told")
-    logging.getLogger("transformers").warning("a notice")
+    logging.getLogger("a library").warning("a notice")  # one that no other test in this process has set up
     sys.stderr.write("said\n")
     with pytest.warns(match="a warning"):
         warnings.warn("a warning", stacklevel=1)
