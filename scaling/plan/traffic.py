@@ -49,10 +49,6 @@ class Requests:
         """Standard deviation of the prompts' lengths over their mean."""
         return float(self.prompt_tokens.std() / self.prompt_tokens.mean())
 
-    def at_rate(self, rate: float) -> "Requests":
-        """The same, at another mean rate: time runs faster or slower."""
-        return Requests(self.arrival_s * (self.rate / rate), self.prompt_tokens, self.output_tokens)
-
     def first(self, count: int) -> "Requests":
         """The first of them."""
         return Requests(self.arrival_s[:count], self.prompt_tokens[:count], self.output_tokens[:count])

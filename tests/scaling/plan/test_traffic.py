@@ -14,7 +14,6 @@ def test_drawn_requests_have_the_rate_and_the_lengths_that_were_asked_for() -> N
     assert drawn.prompt_tokens.mean() == pytest.approx(300, rel=0.03)
     assert drawn.prompt_cv == pytest.approx(0.8, rel=0.1)
     assert drawn.output_tokens.mean() == pytest.approx(80, rel=0.03) and drawn.output_tokens.min() >= 1
-    assert drawn.at_rate(20.0).rate == pytest.approx(20.0)
     assert len(drawn.first(100)) == 100
 
 
